@@ -1,0 +1,1 @@
+//! JSON of the node proxy's `/config_dump` (control-and-operations 6.3).
