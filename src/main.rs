@@ -26,10 +26,10 @@ fn main() -> ExitCode {
         Some("ztunnel-config" | "zc") => cli::run(rest),
         Some("demo") => demo::run(rest),
         // Only --help, --version and mistakes are left: clap says the right thing about each.
-        _ => command().get_matches_from(std::iter::once(called_as).chain(arguments)).subcommand().map_or(
-            ExitCode::FAILURE,
-            |_| ExitCode::SUCCESS,
-        ),
+        _ => command()
+            .get_matches_from(std::iter::once(called_as).chain(arguments))
+            .subcommand()
+            .map_or(ExitCode::FAILURE, |_| ExitCode::SUCCESS),
     }
 }
 
@@ -52,8 +52,14 @@ fn command() -> Command {
         .version(env!("CARGO_PKG_VERSION"))
         .about("The L4 half of an Istio ambient mesh, for Kubernetes and for machines without it")
         .subcommand_required(true)
-        .subcommand(program("node", "The node proxy: carries workloads' TCP over HBONE (drop-in for ztunnel)"))
-        .subcommand(program("control", "The control plane: workload discovery, certificate authority, debug endpoints"))
+        .subcommand(program(
+            "node",
+            "The node proxy: carries workloads' TCP over HBONE (drop-in for ztunnel)",
+        ))
+        .subcommand(program(
+            "control",
+            "The control plane: workload discovery, certificate authority, debug endpoints",
+        ))
         .subcommand(program("agent", "The node agent: puts network namespaces into the mesh"))
         .subcommand(
             program("ztunnel-config", "Shows what a node proxy knows (drop-in for istioctl ztunnel-config)")

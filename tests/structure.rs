@@ -56,7 +56,9 @@ fn dependencies_point_one_way() {
         };
         for dependency in &package.dependencies {
             let target = short(&dependency.name);
-            if !ours.contains(dependency.name.as_str()) || dependency.kind == DependencyKind::Development && target == "kit" {
+            if !ours.contains(dependency.name.as_str())
+                || dependency.kind == DependencyKind::Development && target == "kit"
+            {
                 continue;
             }
             if !allowed.contains(&target) {
@@ -72,7 +74,9 @@ fn third_parties_stay_in_their_home() {
     let mut wrong = Vec::new();
     for package in &metadata().packages {
         let name = short(&package.name);
-        for dependency in package.dependencies.iter().filter(|dependency| dependency.kind != DependencyKind::Development) {
+        for dependency in
+            package.dependencies.iter().filter(|dependency| dependency.kind != DependencyKind::Development)
+        {
             if let Some((third, homes)) = HOMES.iter().find(|(third, _)| *third == dependency.name)
                 && !homes.contains(&name)
             {
@@ -92,7 +96,9 @@ fn files_are_small_and_named_after_the_domain() {
             wrong.push(format!("{}: {lines} lines (limit 1000)", file.display()));
         }
         let stem = file.file_stem().unwrap().to_string_lossy().into_owned();
-        if ["util", "utils", "common", "manager", "helper", "helpers", "types", "misc"].contains(&stem.as_str()) {
+        if ["util", "utils", "common", "manager", "helper", "helpers", "types", "misc"]
+            .contains(&stem.as_str())
+        {
             wrong.push(format!("{}: the name says nothing about the domain", file.display()));
         }
         if stem == "mod" {
@@ -109,9 +115,10 @@ fn unsafe_code_stays_in_net() {
         .into_iter()
         .filter(|file| !file.components().any(|part| part.as_os_str() == "net"))
         .filter(|file| {
-            std::fs::read_to_string(file).unwrap().lines().any(|line| {
-                line.contains(&marker) && (line.contains("allow(") || line.contains("expect("))
-            })
+            std::fs::read_to_string(file)
+                .unwrap()
+                .lines()
+                .any(|line| line.contains(&marker) && (line.contains("allow(") || line.contains("expect(")))
         })
         .filter(|file| !file.ends_with("structure.rs"))
         .collect();

@@ -2,7 +2,13 @@
 //!
 //! The modules follow `proto/`; [`dump`] is the JSON of the node proxy's `/config_dump`.
 //! What it does not do: validate. `state::from_wire` and `control::translate` stand at the border.
-#![allow(missing_docs, clippy::all, unreachable_pub, missing_debug_implementations, reason = "generated code")]
+#![allow(
+    missing_docs,
+    clippy::all,
+    unreachable_pub,
+    missing_debug_implementations,
+    reason = "generated code"
+)]
 
 pub mod dump;
 
