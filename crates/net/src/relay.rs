@@ -1,0 +1,135 @@
+//! The byte relay of plaintext paths: two TCP connections become one.
+//!
+//! Both directions run until both have ended. An orderly end (FIN) of one side is passed on as an orderly end, a
+//! reset (RST) as a reset, so the far side can tell a finished stream from a cut one. One scratch buffer per thread
+//! serves all connections: an idle connection holds none.
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+
+use crate::socket::rst_on_close;
+
+#[cfg(test)]
+mod tests;
+
+/// One read takes at most this much: what a 256 KiB socket buffer holds.
+const SCRATCH: usize = 256 * 1024;
+
+thread_local! {
+    static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
+}
+
+/// Bytes taken from each side so far; may be read while the relay runs.
+#[derive(Debug, Default)]
+pub struct ByteCounts {
+    /// From the first connection to the second.
+    pub a_to_b: AtomicU64,
+    /// From the second connection to the first.
+    pub b_to_a: AtomicU64,
+}
+
+/// A relayed connection did not end in order.
+#[derive(Debug, thiserror::Error)]
+pub enum RelayError {
+    /// The first connection failed (reset, timed out, …); the second was reset.
+    #[error("{0}")]
+    A(#[source] io::Error),
+    /// The second connection failed; the first was reset.
+    #[error("{0}")]
+    B(#[source] io::Error),
+}
+
+impl RelayError {
+    /// Stable code.
+    pub fn code(&self) -> &'static str {
+        "relay-connection-failed"
+    }
+}
+
+/// Relays until both directions have ended. Dropping the future closes both connections.
+pub async fn relay(mut a: TcpStream, mut b: TcpStream, counts: &ByteCounts) -> Result<(), RelayError> {
+    let result = {
+        let (read_a, write_a) = a.split();
+        let (read_b, write_b) = b.split();
+        let forth = async {
+            pump(read_a, write_b, &counts.a_to_b).await.map_err(|end| match end {
+                End::Reader(error) => RelayError::A(error),
+                End::Writer(error) => RelayError::B(error),
+            })
+        };
+        let back = async {
+            pump(read_b, write_a, &counts.b_to_a).await.map_err(|end| match end {
+                End::Reader(error) => RelayError::B(error),
+                End::Writer(error) => RelayError::A(error),
+            })
+        };
+        futures::future::try_join(forth, back).await.map(|_| ())
+    };
+    if result.is_err() {
+        // The side that failed is gone already; for the other the cut must be visible.
+        let _ = rst_on_close(&a);
+        let _ = rst_on_close(&b);
+    }
+    result
+}
+
+enum End {
+    Reader(io::Error),
+    Writer(io::Error),
+}
+
+async fn pump(mut reader: ReadHalf<'_>, mut writer: WriteHalf<'_>, count: &AtomicU64) -> Result<(), End> {
+    loop {
+        match step(&mut reader, &writer, count).await? {
+            Step::Forwarded => {}
+            Step::Rest(rest) => writer.write_all(&rest).await.map_err(End::Writer)?,
+            Step::Finished => break,
+        }
+    }
+    match writer.shutdown().await {
+        // The far side has ended in both directions already.
+        Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
+        other => other.map_err(End::Writer),
+    }
+}
+
+enum Step {
+    /// All that was read has been written.
+    Forwarded,
+    /// The writer is full; this is still to be written.
+    Rest(Vec<u8>),
+    /// The reader has ended.
+    Finished,
+}
+
+/// One read and the write that follows from it, without a pause between them: the scratch buffer is never held across
+/// one.
+async fn step(reader: &mut ReadHalf<'_>, writer: &WriteHalf<'_>, count: &AtomicU64) -> Result<Step, End> {
+    poll_fn(|context| {
+        BUFFER.with_borrow_mut(|buffer| {
+            let mut buffer = ReadBuf::new(buffer);
+            ready!(Pin::new(&mut *reader).poll_read(context, &mut buffer)).map_err(End::Reader)?;
+            let bytes = buffer.filled();
+            if bytes.is_empty() {
+                return Poll::Ready(Ok(Step::Finished));
+            }
+            count.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            let written = match writer.try_write(bytes) {
+                Ok(written) => written,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+                Err(error) => return Poll::Ready(Err(End::Writer(error))),
+            };
+            let rest = bytes.get(written..).unwrap_or_default();
+            let step = if rest.is_empty() { Step::Forwarded } else { Step::Rest(rest.to_vec()) };
+            Poll::Ready(Ok(step))
+        })
+    })
+    .await
+}

@@ -1,0 +1,95 @@
+//! Outgoing TCP connections.
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use tokio::net::{TcpSocket, TcpStream};
+
+use super::{Keepalive, set_keepalive};
+use crate::NetNamespace;
+
+/// How to dial.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DialOptions {
+    /// `SO_MARK`; a socket that cannot be marked is not used (its packets would be captured again).
+    pub mark: Option<u32>,
+    /// Keepalive, best effort.
+    pub keepalive: Option<Keepalive>,
+    /// `TCP_USER_TIMEOUT`, from the keepalive.
+    pub user_timeout: bool,
+    /// A foreign address to speak from (transparent bind). Ignored when it is the target's own address.
+    pub source: Option<IpAddr>,
+}
+
+impl Default for DialOptions {
+    fn default() -> Self {
+        Self { mark: None, keepalive: Some(Keepalive::default()), user_timeout: false, source: None }
+    }
+}
+
+/// Why a connection speaks from the kernel's choice of address although another was asked for; worth a warning.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceFallback {
+    /// The options were refused.
+    #[error("failed to set freebind: {0}")]
+    Options(#[source] io::Error),
+    /// The bind was refused.
+    #[error("failed to bind local addr: {0}")]
+    Bind(#[source] io::Error),
+}
+
+/// An established connection.
+#[derive(Debug)]
+pub struct Dialed {
+    /// The connection.
+    pub stream: TcpStream,
+    /// Set if the wanted source could not be used.
+    pub fallback: Option<SourceFallback>,
+}
+
+/// Connects to `target` with a socket of `namespace` (`None`: the thread's own). The caller sets the time limit.
+pub async fn dial(
+    target: SocketAddr,
+    namespace: Option<&NetNamespace>,
+    options: &DialOptions,
+) -> io::Result<Dialed> {
+    let source = options.source.map(|ip| ip.to_canonical()).filter(|ip| *ip != target.ip().to_canonical());
+    let make = |domain| match namespace {
+        Some(namespace) => namespace.run(|| prepare(domain, options)).map_err(io::Error::other)?,
+        None => prepare(domain, options),
+    };
+    let (socket, fallback) = match source {
+        None => (make(Domain::for_address(target))?, None),
+        // The family is the source's: an IPv4 client stays IPv4.
+        Some(source) => {
+            let socket = make(Domain::for_address(SocketAddr::new(source, 0)))?;
+            match bind_foreign(&socket, source) {
+                Ok(()) => (socket, None),
+                Err(fallback) => (make(Domain::for_address(target))?, Some(fallback)),
+            }
+        }
+    };
+    let stream = TcpSocket::from_std_stream(socket.into()).connect(target).await?;
+    Ok(Dialed { stream, fallback })
+}
+
+fn prepare(domain: Domain, options: &DialOptions) -> io::Result<Socket> {
+    let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    if let Some(mark) = options.mark {
+        socket.set_mark(mark)?;
+    }
+    socket.set_tcp_nodelay(true)?;
+    if let Some(keepalive) = options.keepalive {
+        let _ = set_keepalive(&socket, keepalive, options.user_timeout);
+    }
+    Ok(socket)
+}
+
+fn bind_foreign(socket: &Socket, source: IpAddr) -> Result<(), SourceFallback> {
+    let options = match source {
+        IpAddr::V4(_) => socket.set_ip_transparent_v4(true).and_then(|()| socket.set_freebind_v4(true)),
+        IpAddr::V6(_) => socket.set_ip_transparent_v6(true).and_then(|()| socket.set_freebind_v6(true)),
+    };
+    options.map_err(SourceFallback::Options)?;
+    socket.bind(&SockAddr::from(SocketAddr::new(source, 0))).map_err(SourceFallback::Bind)
+}
