@@ -1,5 +1,6 @@
 //! Tells the program what it is built from. Without git, or outside a checkout, the revision is `unknown`;
 //! `CULVERT_GIT_REVISION` sets it (images are built without `.git`).
+#![expect(clippy::disallowed_methods, reason = "cargo speaks to build scripts through the environment")]
 use std::process::Command;
 
 fn main() {
