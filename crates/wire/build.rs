@@ -11,6 +11,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Maps are sorted so that encoding is deterministic: resource versions are hashes of the bytes.
     let mut config = prost_build::Config::new();
     config.btree_map(["."]);
+    config.extern_path(".istio.workload.GatewayAddress", "crate::gateway::GatewayAddress");
     tonic_prost_build::configure().compile_fds_with_config(descriptors, config)?;
     Ok(())
 }

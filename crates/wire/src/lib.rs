@@ -11,10 +11,12 @@
 )]
 
 pub mod dump;
+mod gateway;
 
 /// `istio.workload`: workloads and services.
 pub mod workload {
     tonic::include_proto!("istio.workload");
+    pub use crate::gateway::{GatewayAddress, gateway_address};
 
     /// Type URL of [`Address`] resources.
     pub const ADDRESS_TYPE: &str = "type.googleapis.com/istio.workload.Address";
