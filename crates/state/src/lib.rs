@@ -25,6 +25,7 @@ pub mod names;
 pub mod route;
 pub mod service;
 mod shards;
+mod to_dump;
 pub mod workload;
 
 pub use address::{GatewayAddress, GatewayDestination, MissingKey, NetworkAddress, ServiceKey};
