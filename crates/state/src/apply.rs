@@ -10,7 +10,7 @@ use crate::endpoints::Endpoint;
 use crate::from_wire::{self, RejectReason};
 use crate::mesh::Mesh;
 use crate::service::Service;
-use crate::workload::{PortMap, Workload};
+use crate::workload::Workload;
 use policy::Policy;
 
 /// A type of resource.
@@ -51,7 +51,6 @@ pub(crate) enum Update {
     /// Not readable, but it must not lose its protection: stands where no readable version is known.
     Quarantine(Arc<Policy>),
     /// From a file: a member of a service that the workload itself does not list.
-    #[expect(dead_code, reason = "the file source comes next")]
     Endpoint(ServiceKey, Endpoint),
 }
 
@@ -221,12 +220,6 @@ fn leave(workload: &Workload, endpoints: &mut EndpointChanges) {
     for service in workload.services.keys() {
         endpoints.entry(service.clone()).or_default().insert(workload.uid.clone(), None);
     }
-}
-
-/// No mappings of its own.
-#[expect(dead_code, reason = "the file source comes next")]
-pub(crate) fn no_ports() -> Arc<PortMap> {
-    Arc::new(PortMap::new())
 }
 
 #[cfg(test)]

@@ -134,7 +134,7 @@ impl Mesh {
 
     /// The best service of this hostname for a client in `namespace`.
     pub fn service_by_hostname(&self, hostname: &str, namespace: Option<&str>) -> Option<&Arc<Service>> {
-        best(self.by_hostname.get(hostname)?, namespace, None)
+        best(self.by_hostname.get(hostname)?, namespace)
     }
 
     /// The services of this hostname that a client in `namespace` may find, in the order they came.
@@ -153,7 +153,7 @@ impl Mesh {
         address: &NetworkAddress,
         namespace: Option<&str>,
     ) -> Option<&Arc<Service>> {
-        let exact = self.by_vip.get(address).and_then(|services| best(services, namespace, None));
+        let exact = self.by_vip.get(address).and_then(|services| best(services, namespace));
         exact.or_else(|| self.service_by_range(address, namespace))
     }
 
@@ -165,8 +165,7 @@ impl Mesh {
         for length in (0..=longest).rev().filter(|length| lengths[usize::from(*length)] > 0) {
             let Ok(net) = IpNet::new(address.ip, length) else { continue };
             let key = NetworkCidr { network: address.network.clone(), cidr: net.trunc() };
-            let Some(service) = self.by_cidr.get(&key).and_then(|services| best(services, namespace, None))
-            else {
+            let Some(service) = self.by_cidr.get(&key).and_then(|services| best(services, namespace)) else {
                 continue;
             };
             if namespace.is_none_or(|namespace| namespace == &*service.key.namespace) {
@@ -240,13 +239,20 @@ pub struct PolicySet {
     pub unknown: Vec<Arc<str>>,
 }
 
-/// Own namespace, else the last canonical, else in the preferred namespace, else the first; of the visible ones.
-pub(crate) fn best<'a>(
+/// The best of the visible ones.
+pub(crate) fn best<'a>(services: &'a [Arc<Service>], namespace: Option<&str>) -> Option<&'a Arc<Service>> {
+    best_of(services, namespace, None, |_| true)
+}
+
+/// Own namespace, else the last canonical, else in the preferred namespace, else the first; of the visible ones that
+/// are usable.
+pub(crate) fn best_of<'a>(
     services: &'a [Arc<Service>],
     namespace: Option<&str>,
     preferred: Option<&str>,
+    usable: impl Fn(&Service) -> bool,
 ) -> Option<&'a Arc<Service>> {
-    let visible = || services.iter().filter(|service| service.is_visible_to(namespace));
+    let visible = || services.iter().filter(|service| service.is_visible_to(namespace) && usable(service));
     let inside = |wanted: Option<&str>| {
         wanted.and_then(|wanted| visible().find(|service| &*service.key.namespace == wanted))
     };
