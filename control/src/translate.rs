@@ -4,15 +4,31 @@
 //! no I/O, keeps no state and cannot fail: an object it cannot use yields no record and a
 //! condition or a [`Remark`] that says why. Comparing with what was sent before is the catalog's work.
 
+mod authorization;
+mod labels;
+mod network;
+mod notes;
+mod owner;
+mod peer_authentication;
+mod ports;
+mod service;
 mod switches;
+#[cfg(test)]
+mod tests;
+mod waypoint;
+mod workload;
+mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use wire::security::Authorization;
-use wire::workload::Address;
+use wire::workload::{Address, address};
 
 use crate::sources::objects::{MeshConfig, Name, ObjectRef, Objects};
 
+pub(crate) use authorization::invalid_values;
+pub(crate) use service::{is_address_or_range, wants_allocation};
 pub(crate) use switches::Switches;
 
 /// All records of a mesh at one moment, by resource name.
@@ -65,6 +81,24 @@ pub(crate) struct PodIdentity {
 }
 
 impl PodIndex {
+    fn of(objects: &Objects) -> Self {
+        let mut index = Self::default();
+        for (name, pod) in objects.pods.iter().filter(|(_, pod)| pod.status.phase != "Failed") {
+            let (node, service_account) = (&pod.spec.node_name, &pod.spec.service_account_name);
+            if node.is_empty() || service_account.is_empty() {
+                continue;
+            }
+            index.running.insert((name.namespace.clone(), service_account.clone(), node.clone()));
+            let identity = PodIdentity {
+                uid: pod.metadata.uid.clone(),
+                service_account: service_account.clone(),
+                node: node.clone(),
+            };
+            index.pods.insert(name.clone(), identity);
+        }
+        index
+    }
+
     /// Does any pod with this identity stand on this node?
     pub(crate) fn runs_on(&self, namespace: &str, service_account: &str, node: &str) -> bool {
         self.running.contains(&(namespace.to_owned(), service_account.to_owned(), node.to_owned()))
@@ -77,6 +111,46 @@ impl PodIndex {
 
 /// Every record of the mesh that these objects describe.
 pub(crate) fn translate(objects: &Objects, mesh: &MeshConfig, switches: &Switches) -> Records {
-    let _ = (objects, mesh, switches);
-    Records::default()
+    let world = world::World::new(objects, mesh, switches);
+    let mut notes = notes::Notes::default();
+    let waypoints = waypoint::Waypoints::index(&world);
+    let gateways = network::NetworkGateways::index(&world);
+    let services = service::Services::build(&world, &waypoints, &mut notes);
+    let policies = authorization::Policies::build(&world, &waypoints, &mut notes);
+    let peers = peer_authentication::PeerAuthentications::index(&world);
+    let context = workload::Context {
+        world: &world,
+        waypoints: &waypoints,
+        gateways: &gateways,
+        services: &services,
+        policies: &policies,
+        peers: &peers,
+    };
+    let workloads = workload::translate(&context, &mut notes);
+    let authorizations = peers.authorizations();
+    let services = services.records.into_iter().map(|service| {
+        (format!("{}/{}", service.namespace, service.hostname), address::Type::Service(service))
+    });
+    let workloads = workloads.into_iter().chain(gateways.workloads);
+    let workloads = workloads.map(|workload| (workload.uid.clone(), address::Type::Workload(workload)));
+    Records {
+        addresses: workloads.chain(services).map(|(name, t)| (name, Address { r#type: Some(t) })).collect(),
+        authorizations: policies
+            .authorizations
+            .into_iter()
+            .chain(authorizations)
+            .map(|policy| (format!("{}/{}", policy.namespace, policy.name), policy))
+            .collect(),
+        pods: PodIndex::of(objects),
+        conditions: notes.conditions,
+        remarks: notes.remarks,
+    }
+}
+
+/// An address as records carry it: 4 or 16 bytes.
+fn address_bytes(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
 }

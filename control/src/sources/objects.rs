@@ -116,7 +116,7 @@ impl fmt::Display for ObjectRef {
 }
 
 /// Everything a control plane knows of a cluster at one moment. Cheap to clone.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Objects {
     pub(crate) namespaces: BTreeMap<String, Arc<Namespace>>,
     pub(crate) nodes: BTreeMap<String, Arc<Node>>,

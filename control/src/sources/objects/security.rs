@@ -1,4 +1,5 @@
-//! `security.istio.io`: policies.
+//! `security.istio.io`: policies. A field that is not in the schema is an error here: a misspelt
+//! `from` would otherwise widen a policy unseen.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +11,7 @@ pub(crate) type AuthorizationPolicy = Object<AuthorizationPolicySpec, Unused>;
 pub(crate) type PeerAuthentication = Object<PeerAuthenticationSpec, Unused>;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub(crate) struct AuthorizationPolicySpec {
     pub(crate) selector: Option<Selector>,
     pub(crate) target_ref: Option<PolicyTarget>,
@@ -19,6 +20,8 @@ pub(crate) struct AuthorizationPolicySpec {
     pub(crate) action: Action,
     #[serde(deserialize_with = "or_default")]
     pub(crate) rules: Vec<PolicyRule>,
+    /// Of action CUSTOM, which node proxies do not enforce.
+    pub(crate) provider: Option<Unused>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -32,14 +35,14 @@ pub(crate) enum Action {
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub(crate) struct Selector {
     #[serde(deserialize_with = "or_default")]
     pub(crate) match_labels: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub(crate) struct PolicyTarget {
     #[serde(deserialize_with = "or_default")]
     pub(crate) group: String,
@@ -52,7 +55,7 @@ pub(crate) struct PolicyTarget {
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub(crate) struct PolicyRule {
     #[serde(deserialize_with = "or_default")]
     pub(crate) from: Vec<From>,
@@ -63,14 +66,14 @@ pub(crate) struct PolicyRule {
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub(crate) struct From {
     #[serde(deserialize_with = "or_default")]
     pub(crate) source: PolicySource,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub(crate) struct To {
     #[serde(deserialize_with = "or_default")]
     pub(crate) operation: Operation,
@@ -78,7 +81,7 @@ pub(crate) struct To {
 
 /// Lists are `None` when absent: the schema's rules ask for presence.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub(crate) struct PolicySource {
     pub(crate) principals: Option<Vec<String>>,
     pub(crate) not_principals: Option<Vec<String>>,
@@ -95,7 +98,7 @@ pub(crate) struct PolicySource {
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub(crate) struct Operation {
     pub(crate) hosts: Option<Vec<String>>,
     pub(crate) not_hosts: Option<Vec<String>>,
@@ -108,7 +111,7 @@ pub(crate) struct Operation {
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub(crate) struct When {
     #[serde(deserialize_with = "or_default")]
     pub(crate) key: String,
@@ -119,7 +122,7 @@ pub(crate) struct When {
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub(crate) struct PeerAuthenticationSpec {
     pub(crate) selector: Option<Selector>,
     #[serde(deserialize_with = "or_default")]
@@ -128,7 +131,7 @@ pub(crate) struct PeerAuthenticationSpec {
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub(crate) struct MutualTls {
     #[serde(deserialize_with = "or_default")]
     pub(crate) mode: MutualTlsMode,
