@@ -74,9 +74,8 @@ impl Folder {
     /// Makes the folder (mode 0700) if needed and locks it.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, FolderError> {
         let path = path.into();
+        make(&path)?;
         let io = |source| FolderError::Io { path: path.clone(), source };
-        DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(io)?;
-        check_owner(&path).map_err(io)?;
         let lock = File::options().create(true).append(true).open(path.join(LOCK)).map_err(io)?;
         match lock.try_lock() {
             Ok(()) => Ok(Self { path, _lock: lock }),
@@ -99,6 +98,13 @@ impl Folder {
     pub fn remove(self) -> io::Result<()> {
         fs::remove_dir_all(&self.path)
     }
+}
+
+/// Makes a folder (mode 0700) if needed, without locking it: several programs may keep sockets there.
+pub fn make(path: &Path) -> Result<(), FolderError> {
+    let io = |source| FolderError::Io { path: path.to_owned(), source };
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io)?;
+    check_owner(path).map_err(io)
 }
 
 /// `folder/name`, if a socket can have that path.
