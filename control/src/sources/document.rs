@@ -49,6 +49,8 @@ fn options() -> Options {
         },
         alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: MAX_REPLAYED },
         duplicate_keys: DuplicateKeyPolicy::Error,
+        // YAML 1.2: a label `y` or `no` is text.
+        strict_booleans: true,
         with_snippet: false,
     }
 }

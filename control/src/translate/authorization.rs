@@ -70,11 +70,24 @@ impl<'a> Policies<'a> {
 
     /// Keys of the policies that select a workload: of its own namespace and of the root namespace.
     pub(super) fn attached(&self, namespace: &str, labels: &BTreeMap<String, String>) -> Vec<String> {
+        self.keys(namespace, |index| index.matching(labels))
+    }
+
+    /// Keys of all policies with selectors that concern a namespace. The endpoints of a service
+    /// entry without labels list these (observed); nobody is let through by it.
+    pub(super) fn all(&self, namespace: &str) -> Vec<String> {
+        self.keys(namespace, SelectorIndex::all)
+    }
+
+    fn keys(
+        &self,
+        namespace: &str,
+        pick: impl Fn(&SelectorIndex<'a, &'a Name>) -> Vec<&'a Name>,
+    ) -> Vec<String> {
         let root = (namespace != self.root_namespace).then_some(self.root_namespace);
         let indexes =
             [Some(namespace), root].into_iter().flatten().filter_map(|name| self.selecting.get(name));
-        let mut keys: Vec<String> =
-            indexes.flat_map(|index| index.matching(labels)).map(Name::to_string).collect();
+        let mut keys: Vec<String> = indexes.flat_map(pick).map(Name::to_string).collect();
         keys.sort_unstable();
         keys
     }

@@ -64,4 +64,10 @@ impl<'a, T: Copy + Ord> SelectorIndex<'a, T> {
         found.sort_unstable();
         found
     }
+
+    /// All entries, in no order.
+    pub(super) fn all(&self) -> Vec<T> {
+        let filed = self.by_pair.values().flatten().map(|(_, entry)| *entry);
+        self.everything.iter().copied().chain(filed).collect()
+    }
 }

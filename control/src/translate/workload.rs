@@ -81,7 +81,8 @@ impl<'a> Context<'_, 'a> {
             ..Workload::default()
         };
         let binding = self.bind(&mut workload, &meta.labels, &meta.labels);
-        self.attach_policies(&mut workload, &meta.labels, &binding, &listed);
+        let keys = self.policies.attached(&meta.namespace, &meta.labels);
+        self.attach_policies(&mut workload, keys, &meta.labels, &binding, &listed);
         Some(workload)
     }
 
@@ -111,11 +112,11 @@ impl<'a> Context<'_, 'a> {
     fn attach_policies(
         &self,
         workload: &mut Workload,
+        mut keys: Vec<String>,
         labels: &Labels,
         binding: &Binding<'_, '_>,
         listed: &[&Listed<'a>],
     ) {
-        let mut keys = self.policies.attached(&workload.namespace, labels);
         keys.extend(self.peers.attached(&workload.namespace, labels));
         if self.world.switches.allow_waypoints {
             let bound = binding.waypoint().map(|waypoint| &waypoint.name);

@@ -48,7 +48,8 @@ impl<'a> Context<'_, 'a> {
             workload.status = WorkloadStatus::Unhealthy.into();
         }
         let binding = self.bind(&mut workload, &labels, &labels);
-        self.attach_policies(&mut workload, &labels, &binding, &listed);
+        let keys = self.policies.attached(&meta.namespace, &labels);
+        self.attach_policies(&mut workload, keys, &labels, &binding, &listed);
         note_binding(entry, &binding, notes);
         workload
     }
@@ -89,7 +90,11 @@ impl<'a> Context<'_, 'a> {
             Some(labels) => self.bind(&mut workload, labels, labels),
             None => Binding::None,
         };
-        self.attach_policies(&mut workload, &meta.labels, &binding, listed);
+        let keys = match meta.labels.is_empty() {
+            true => self.policies.all(&meta.namespace),
+            false => self.policies.attached(&meta.namespace, &meta.labels),
+        };
+        self.attach_policies(&mut workload, keys, &meta.labels, &binding, listed);
         workload
     }
 
