@@ -88,3 +88,34 @@ fn the_recorded_world_gives_exactly_the_recorded_resources() {
     }
     assert_eq!(records.authorizations, authorizations);
 }
+
+/// The demo's folder is the page's world, but for what the demo does not run.
+#[test]
+fn the_bookinfo_example_gives_the_recorded_resources() {
+    let (mut addresses, authorizations) = recorded();
+    let records = load(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/bookinfo").into());
+    assert_eq!(records.authorizations, authorizations);
+    let without = [
+        "Kubernetes//Pod/default/waypoint-5f7bb9d58c-w4ypt",
+        "default/waypoint.default.svc.cluster.local",
+        "Kubernetes//Pod/istio-system/istiod-0",
+        "default/kubernetes.default.svc.cluster.local",
+        "Kubernetes/discovery.k8s.io/EndpointSlice/default/kubernetes/10.0.0.1",
+    ];
+    for name in without {
+        assert!(addresses.remove(name).is_some(), "{name} was recorded");
+    }
+    let ratings = addresses.get_mut("default/ratings.default.svc.cluster.local");
+    if let Some(address::Type::Service(service)) = ratings.and_then(|record| record.r#type.as_mut()) {
+        service.waypoint = None;
+    }
+    let allocated = "default/api.example.com";
+    let mut ours = records.addresses;
+    let external = ours.remove(allocated).and_then(|record| record.r#type);
+    assert!(matches!(external, Some(address::Type::Service(service)) if service.addresses.len() == 2));
+    assert!(addresses.remove(allocated).is_some());
+    for (name, record) in &addresses {
+        assert_eq!(ours.get(name), Some(record), "{name}");
+    }
+    assert_eq!(ours.len(), addresses.len());
+}
