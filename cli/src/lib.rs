@@ -1,8 +1,80 @@
-//! cli
+//! The troubleshooting CLI: `culvert ztunnel-config`, short `zc`. It fetches a node's `/config_dump`, picks and renders.
+//!
+//! Its tables, JSON and YAML are those of `istioctl ztunnel-config` (control-and-operations 10). What it does not do:
+//! look into a Kubernetes cluster (not yet), or change anything but a node's log filter.
+//!
+//! Start reading at [`run`]; `args` says what can be asked, `target` whom, `commands` what is answered. Rendering is
+//! pure: a dump, a filter and the time go in, text comes out.
+mod args;
+mod commands;
+mod dump;
+mod fetch;
+mod render;
+mod target;
+
 use std::ffi::OsString;
+use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
+
+use args::{Args, Command};
+use clap::{CommandFactory, FromArgMatches};
+use runtime::clock;
+use runtime::environment::Environment;
+use target::{Place, Targets};
 
 /// Runs the program with its own arguments (without the program's name).
-pub fn run(_args: Vec<OsString>) -> ExitCode {
+pub fn run(args: Vec<OsString>) -> ExitCode {
+    let command = || Args::command().no_binary_name(true).bin_name("culvert ztunnel-config");
+    if args.is_empty() {
+        return print(&command().render_help().to_string());
+    }
+    let parsed = command().try_get_matches_from(args).and_then(|matches| Args::from_arg_matches(&matches));
+    let args = match parsed {
+        Ok(args) => args,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(1));
+        }
+    };
+    if let Err(mistake) = args.command.validate() {
+        let subcommand = command().find_subcommand_mut(args.command.name()).map(clap::Command::render_usage);
+        if let Some(usage) = subcommand.filter(|_| mistake.shows_usage()) {
+            let _ = writeln!(std::io::stderr(), "{usage}\n");
+        }
+        return fail(&mistake);
+    }
+    match answer(&args, &Environment::of_process()) {
+        Ok(text) => print(&text),
+        Err(error) => fail(&format_args!("{error:#}")),
+    }
+}
+
+/// The text to print.
+fn answer(args: &Args, environment: &Environment) -> anyhow::Result<String> {
+    let event_loop = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    event_loop.block_on(async {
+        let place = Place::of(args, environment)?;
+        if let Command::Log(log) = &args.command {
+            return commands::log::run(log, &place, args).await;
+        }
+        let common = args.command.common();
+        let targets = Targets::read(&place, Duration::from_secs(15)).await?;
+        let chosen = targets.choose(common.name.first().map(String::as_str), common.node.as_deref(), args)?;
+        commands::render(&args.command, &chosen, clock::wall())
+    })
+}
+
+fn print(text: &str) -> ExitCode {
+    // A closed pipe (`| head`) is no failure worth a message.
+    let written = std::io::stdout().write_all(text.as_bytes());
+    if written.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn fail(error: &dyn std::fmt::Display) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "Error: {error}");
     ExitCode::FAILURE
 }
+
+#[cfg(test)]
+mod tests;

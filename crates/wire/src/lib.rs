@@ -6,6 +6,7 @@
     missing_docs,
     clippy::all,
     unreachable_pub,
+    unused_qualifications,
     missing_debug_implementations,
     reason = "generated code"
 )]

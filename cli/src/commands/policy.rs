@@ -1,0 +1,46 @@
+//! `policy`.
+use serde::Serialize;
+use wire::dump::{ConfigDump, Match, Policy};
+
+use super::views::passes;
+use crate::render::Table;
+
+/// Sorted by namespace and name.
+fn sorted<'a>(dump: &'a ConfigDump, namespace: &str) -> Vec<&'a Policy> {
+    let mut policies: Vec<&Policy> =
+        dump.policies.iter().filter(|policy| passes(namespace, &policy.namespace)).collect();
+    policies.sort_by_key(|policy| (&policy.namespace, &policy.name));
+    policies
+}
+
+/// The table.
+pub(crate) fn table(dump: &ConfigDump, namespace: &str) -> String {
+    let mut table = Table::new(&["NAMESPACE", "POLICY NAME", "ACTION", "SCOPE"], 1);
+    for policy in sorted(dump, namespace) {
+        let Policy { namespace, name, action, scope, .. } = policy;
+        table.row([namespace.clone(), name.clone(), action.clone(), scope.clone()]);
+    }
+    table.render()
+}
+
+/// The sorted list.
+pub(crate) fn views<'a>(dump: &'a ConfigDump, namespace: &str) -> Vec<View<'a>> {
+    let view = |policy: &'a Policy| View {
+        name: &policy.name,
+        namespace: &policy.namespace,
+        scope: &policy.scope,
+        action: &policy.action,
+        rules: &policy.rules,
+    };
+    sorted(dump, namespace).into_iter().map(view).collect()
+}
+
+/// A policy in JSON.
+#[derive(Debug, Serialize)]
+pub(crate) struct View<'a> {
+    name: &'a str,
+    namespace: &'a str,
+    scope: &'a str,
+    action: &'a str,
+    rules: &'a [Vec<Vec<Match>>],
+}
