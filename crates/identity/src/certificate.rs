@@ -171,6 +171,16 @@ impl WorkloadCertificate {
         &self.skipped_roots
     }
 
+    /// Chain and key in the form the TLS library presents.
+    pub fn certified_key(&self) -> &Arc<CertifiedKey> {
+        &self.key
+    }
+
+    /// The usable roots in the form the TLS library verifies with.
+    pub fn root_store(&self) -> &Arc<RootCertStore> {
+        &self.root_store
+    }
+
     /// Start of validity.
     pub fn not_before(&self) -> SystemTime {
         self.leaf().not_before()

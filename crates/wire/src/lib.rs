@@ -13,6 +13,7 @@
 
 pub mod dump;
 mod gateway;
+pub mod token;
 
 /// `istio.workload`: workloads and services.
 pub mod workload {
