@@ -14,9 +14,9 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use backoff::{Backoff, Ending, Reason};
-pub use demand::{Answer, Demand, Demands, demands};
+pub use demand::{Answer, Demand, DemandError, Demands, demands};
 pub use refusal::{Refusal, Rejected, decode};
-pub use run::{Connector, Metrics, NoMetrics, Options, run};
+pub use run::{ConnectFailure, Connector, Metrics, NoMetrics, Options, run};
 use wire::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node, Resource, Status};
 
 use crate::WILDCARD;

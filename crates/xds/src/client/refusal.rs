@@ -19,8 +19,8 @@ pub enum Refusal {
     #[error("XDS payload without resource")]
     NoPayload,
     /// The payload is no message of its kind.
-    #[error("decode: {0}")]
-    Decode(#[from] prost::DecodeError),
+    #[error("{0}")]
+    Unreadable(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The message makes no sense.
     #[error("{0}")]
     Invalid(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -32,7 +32,7 @@ impl Refusal {
     pub fn code(&self) -> &'static str {
         match self {
             Self::NoPayload => "xds-no-payload",
-            Self::Decode(_) => "xds-undecodable-resource",
+            Self::Unreadable(_) => "xds-undecodable-resource",
             Self::Invalid(_) => "xds-invalid-resource",
         }
     }
@@ -42,13 +42,18 @@ impl Refusal {
     }
 }
 
+/// A payload that is no message of its kind.
+#[derive(Debug, Error)]
+#[error("decode: {0}")]
+struct Undecodable(#[from] prost::DecodeError);
+
 /// Reads a resource's payload as `M`.
 ///
 /// # Errors
 /// When there is no payload or it is no `M`.
 pub fn decode<M: prost::Message + Default>(resource: &Resource) -> Result<M, Refusal> {
     let payload = resource.resource.as_ref().ok_or(Refusal::NoPayload)?;
-    Ok(M::decode(payload.value.as_slice())?)
+    M::decode(payload.value.as_slice()).map_err(|error| Refusal::Unreadable(Box::new(Undecodable(error))))
 }
 
 /// The text of a refusal: `name: reason`, joined by `; `.

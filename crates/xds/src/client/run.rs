@@ -35,11 +35,20 @@ pub trait Connector {
     type Service: GrpcService<tonic::body::Body, ResponseBody = Self::Body>;
     /// What the transport answers with.
     type Body: Body<Data = Bytes, Error: Into<StdError> + Send> + Send + 'static;
-    /// Why there is none: roots, token, address.
-    type Error: std::error::Error;
 
     /// The transport and the headers to send with the stream.
-    fn connect(&mut self) -> impl Future<Output = Result<(Self::Service, MetadataMap), Self::Error>>;
+    fn connect(&mut self) -> impl Future<Output = Result<(Self::Service, MetadataMap), ConnectFailure>>;
+}
+
+/// Why there is no transport.
+#[derive(Debug, Error)]
+pub enum ConnectFailure {
+    /// Something on our side: roots, token, address.
+    #[error("{0}")]
+    Local(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The server cannot be reached or does not prove itself.
+    #[error("{0}")]
+    Unreachable(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// What is counted. Every method does nothing unless overridden.
@@ -115,7 +124,7 @@ fn spread(wait: Duration) -> Duration {
 enum Ended {
     NotOpened(Status),
     Status(Status),
-    Local(String),
+    Local(Box<dyn std::error::Error + Send + Sync>),
     Clean,
 }
 
@@ -136,7 +145,11 @@ impl Ended {
                 format!("gRPC connection error connecting to {url}: {}", describe(status))
             }
             Self::Status(status) => format!("gRPC error {}", describe(status)),
-            Self::Local(error) => error.clone(),
+            Self::Local(error) => {
+                let causes = causes(&**error);
+                let separator = if causes.is_empty() { "" } else { ": " };
+                format!("{error}{separator}{causes}")
+            }
             Self::Clean => {
                 tracing::warn!(target: TARGET, "XDS client complete");
                 return;
@@ -170,11 +183,6 @@ fn causes(error: &dyn std::error::Error) -> String {
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
-/// Why a stream cannot be set up on our side.
-#[derive(Debug, Error)]
-#[error("discovery client cannot connect: {0}")]
-struct LocalError(String);
-
 struct Stream<'a, H, M> {
     client: &'a mut Client,
     handler: &'a mut H,
@@ -188,11 +196,8 @@ impl<H: Handler, M: Metrics> Stream<'_, H, M> {
     async fn until_it_ends<C: Connector>(&mut self, connector: &mut C) -> Ended {
         let (service, headers) = match connector.connect().await {
             Ok(connected) => connected,
-            Err(error) => {
-                let causes = causes(&error);
-                let separator = if causes.is_empty() { "" } else { ": " };
-                return Ended::Local(LocalError(format!("{error}{separator}{causes}")).to_string());
-            }
+            Err(ConnectFailure::Local(error)) => return Ended::Local(error),
+            Err(ConnectFailure::Unreachable(error)) => return Ended::NotOpened(Status::from_error(error)),
         };
         let mut rpc =
             AggregatedDiscoveryServiceClient::new(service).max_decoding_message_size(LARGEST_RESPONSE);

@@ -168,6 +168,11 @@ impl<W: World> Watch<W> {
                 let mut dropped = false;
                 for name in names_of(unsubscribed) {
                     dropped |= named.drop_key(name);
+                    // Whoever gives up a record gives it up under every key it was asked for.
+                    for alias in world.get(type_url, name).map(|record| &record.aliases).into_iter().flatten()
+                    {
+                        dropped |= named.drop_key(alias);
+                    }
                     self.accepted.records.remove(name);
                 }
                 let unknown: BTreeSet<&str> =
