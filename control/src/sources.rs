@@ -9,6 +9,7 @@ mod allocation;
 mod document;
 pub(crate) mod files;
 mod folder;
+mod mirror;
 pub(crate) mod objects;
 mod problem;
 

@@ -21,9 +21,9 @@ use serde_json::Value;
 use super::Reason;
 use super::document::Document;
 use super::objects::{
-    AuthorizationPolicy, EndpointSlice, Gateway, GatewayClass, Kind, MeshConfig, Metadata, Name, Namespace,
-    Node, ObjectRef, Objects, PeerAuthentication, Pod, Service, ServiceAccount, ServiceEntry, Time,
-    WorkloadEntry,
+    AuthorizationPolicy, EndpointSlice, Endpoints, Gateway, GatewayClass, Kind, MeshConfig, Metadata, Name,
+    Namespace, Node, ObjectRef, Objects, PeerAuthentication, Pod, Service, ServiceAccount, ServiceEntry,
+    Time, WorkloadEntry,
 };
 pub(super) use mesh::parse as parse_mesh_config;
 
@@ -50,6 +50,7 @@ pub(super) enum Admitted {
     ServiceAccount(Arc<ServiceAccount>),
     Service(Arc<Service>),
     EndpointSlice(Arc<EndpointSlice>),
+    Endpoints(Arc<Endpoints>),
     ServiceEntry(Arc<ServiceEntry>),
     WorkloadEntry(Arc<WorkloadEntry>),
     AuthorizationPolicy(Arc<AuthorizationPolicy>),
@@ -110,6 +111,7 @@ fn resolve(api_version: &str, kind: &str) -> Resolved {
         ("", "Pod") => (Kind::Pod, &["v1"]),
         ("", "ServiceAccount") => (Kind::ServiceAccount, &["v1"]),
         ("", "Service") => (Kind::Service, &["v1"]),
+        ("", "Endpoints") => (Kind::Endpoints, &["v1"]),
         ("", "ConfigMap") => (Kind::ConfigMap, &["v1"]),
         ("discovery.k8s.io", "EndpointSlice") => (Kind::EndpointSlice, &["v1", "v1beta1"]),
         ("networking.istio.io", "ServiceEntry") => (Kind::ServiceEntry, &["v1", "v1beta1", "v1alpha3"]),
@@ -135,6 +137,7 @@ fn read(kind: Kind, value: &Value) -> Result<(Admitted, Option<Reason>), Reason>
         Kind::Pod => sound(Admitted::Pod(Arc::new(core::pod(typed(value)?)?))),
         Kind::Service => sound(Admitted::Service(Arc::new(core::service(typed(value)?)?))),
         Kind::EndpointSlice => sound(Admitted::EndpointSlice(Arc::new(core::endpoint_slice(typed(value)?)?))),
+        Kind::Endpoints => sound(Admitted::Endpoints(Arc::new(core::endpoints(typed(value)?)?))),
         Kind::WorkloadEntry => {
             sound(Admitted::WorkloadEntry(Arc::new(networking::workload_entry(typed(value)?, value)?)))
         }
@@ -185,6 +188,7 @@ impl Admitted {
             Self::Pod(object) => settle(&mut Arc::make_mut(object).metadata),
             Self::Service(object) => settle(&mut Arc::make_mut(object).metadata),
             Self::EndpointSlice(object) => settle(&mut Arc::make_mut(object).metadata),
+            Self::Endpoints(object) => settle(&mut Arc::make_mut(object).metadata),
             Self::ServiceEntry(object) => settle(&mut Arc::make_mut(object).metadata),
             Self::WorkloadEntry(object) => settle(&mut Arc::make_mut(object).metadata),
             Self::AuthorizationPolicy(object) => settle(&mut Arc::make_mut(object).metadata),
@@ -205,6 +209,7 @@ impl Admitted {
             Self::ServiceAccount(object) => drop(objects.service_accounts.insert(key, Arc::clone(object))),
             Self::Service(object) => drop(objects.services.insert(key, Arc::clone(object))),
             Self::EndpointSlice(object) => drop(objects.endpoint_slices.insert(key, Arc::clone(object))),
+            Self::Endpoints(object) => drop(objects.endpoints.insert(key, Arc::clone(object))),
             Self::ServiceEntry(object) => drop(objects.service_entries.insert(key, Arc::clone(object))),
             Self::WorkloadEntry(object) => drop(objects.workload_entries.insert(key, Arc::clone(object))),
             Self::AuthorizationPolicy(object) => {

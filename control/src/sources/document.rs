@@ -13,6 +13,8 @@ const MAX_EVENTS: usize = 16_000_000;
 const MAX_REPLAYED: usize = 100_000;
 const MAX_DEPTH: usize = 100;
 const MAX_DOCUMENTS: usize = 100_000;
+/// Enough for [`MAX_DEPTH`] levels of recursion even without optimisation, wherever this is called from.
+const STACK_BYTES: usize = 32 << 20;
 
 /// One object as written, and the line it starts in.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,6 +25,16 @@ pub(super) struct Document {
 
 /// Takes a file apart. A syntax error anywhere is an error of the whole file.
 pub(super) fn parse(text: &str) -> Result<Vec<Document>, (Option<u64>, Reason)> {
+    std::thread::scope(|scope| {
+        let builder = std::thread::Builder::new().name("parse".to_owned()).stack_size(STACK_BYTES);
+        let unusable = |reason: &str| (None, Reason::Unreadable(reason.to_owned()));
+        let parsing =
+            builder.spawn_scoped(scope, || parse_here(text)).map_err(|error| unusable(&error.to_string()))?;
+        parsing.join().unwrap_or_else(|_| Err(unusable("the parser failed")))
+    })
+}
+
+fn parse_here(text: &str) -> Result<Vec<Document>, (Option<u64>, Reason)> {
     let parsed = serde_saphyr::from_multiple_with_options::<Spanned<Top>>(text, options());
     let tops = match parsed {
         Ok(tops) => tops,

@@ -138,6 +138,7 @@ impl Folder {
         for (object, kept) in &self.kept {
             kept.admitted.insert_into(&object.name, &mut snapshot.objects, &mut of_folder);
         }
+        super::mirror::mirror(&mut snapshot.objects);
         match mesh_file {
             None => self.mesh = of_folder.unwrap_or_default(),
             Some(file) => {

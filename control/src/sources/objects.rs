@@ -17,9 +17,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer};
 
 pub(crate) use self::core::{
-    Condition, Container, ContainerPort, Endpoint, EndpointConditions, EndpointPort, EndpointSlice,
-    IntOrString, Namespace, Node, Pod, PodIp, PodSpec, PodStatus, Service, ServiceAccount, ServicePort,
-    ServiceSpec, TargetRef,
+    Condition, Container, ContainerPort, Endpoint, EndpointAddress, EndpointConditions, EndpointPort,
+    EndpointSlice, EndpointSubset, Endpoints, IntOrString, Namespace, Node, Pod, PodIp, PodSpec, PodStatus,
+    Service, ServiceAccount, ServicePort, ServiceSpec, TargetRef,
 };
 pub(crate) use gateway::{
     AllowedNamespaces, AllowedRoutes, Gateway, GatewayAddressValue, GatewayClass, GatewayClassSpec,
@@ -68,6 +68,7 @@ pub(crate) enum Kind {
     ServiceAccount,
     Service,
     EndpointSlice,
+    Endpoints,
     ServiceEntry,
     WorkloadEntry,
     AuthorizationPolicy,
@@ -87,6 +88,7 @@ impl Kind {
             Self::ServiceAccount => "ServiceAccount",
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
+            Self::Endpoints => "Endpoints",
             Self::ServiceEntry => "ServiceEntry",
             Self::WorkloadEntry => "WorkloadEntry",
             Self::AuthorizationPolicy => "AuthorizationPolicy",
@@ -124,6 +126,8 @@ pub(crate) struct Objects {
     pub(crate) service_accounts: BTreeMap<Name, Arc<ServiceAccount>>,
     pub(crate) services: BTreeMap<Name, Arc<Service>>,
     pub(crate) endpoint_slices: BTreeMap<Name, Arc<EndpointSlice>>,
+    /// A source without a cluster's controllers mirrors these to slices.
+    pub(crate) endpoints: BTreeMap<Name, Arc<Endpoints>>,
     pub(crate) service_entries: BTreeMap<Name, Arc<ServiceEntry>>,
     pub(crate) workload_entries: BTreeMap<Name, Arc<WorkloadEntry>>,
     pub(crate) authorization_policies: BTreeMap<Name, Arc<AuthorizationPolicy>>,

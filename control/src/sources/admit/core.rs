@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::super::Reason;
-use super::super::objects::{Container, EndpointSlice, IntOrString, Pod, Service, ServicePort, ServiceSpec};
+use super::super::objects::{
+    Container, EndpointSlice, Endpoints, IntOrString, Pod, Service, ServicePort, ServiceSpec,
+};
 use super::metadata::{is_dns_label, is_dns_subdomain};
 use super::{invalid, require};
 
@@ -202,4 +204,20 @@ pub(super) fn endpoint_slice(slice: EndpointSlice) -> Result<EndpointSlice, Reas
         require(port.port.is_none_or(is_port), || format!("ports[{i}].port"), "must be 1 to 65535")?;
     }
     Ok(slice)
+}
+
+pub(super) fn endpoints(endpoints: Endpoints) -> Result<Endpoints, Reason> {
+    for (i, subset) in endpoints.subsets.iter().enumerate() {
+        let path = format!("subsets[{i}]");
+        for address in subset.addresses.iter().chain(&subset.not_ready_addresses) {
+            let is_ip = address.ip.parse::<IpAddr>().is_ok();
+            require(is_ip, || format!("{path}.addresses"), "an entry is no IP address")?;
+        }
+        for (j, port) in subset.ports.iter().enumerate() {
+            one_of(&port.protocol, PROTOCOLS, || format!("{path}.ports[{j}].protocol"))?;
+            let is_port = port.port.is_some_and(is_port);
+            require(is_port, || format!("{path}.ports[{j}].port"), "must be 1 to 65535")?;
+        }
+    }
+    Ok(endpoints)
 }

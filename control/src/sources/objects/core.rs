@@ -176,3 +176,31 @@ pub(crate) struct EndpointPort {
     #[serde(deserialize_with = "or_default")]
     pub(crate) protocol: String,
 }
+
+/// The older form of endpoints; mirrored to slices as a cluster does.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub(crate) struct Endpoints {
+    pub(crate) metadata: Metadata,
+    #[serde(deserialize_with = "or_default")]
+    pub(crate) subsets: Vec<EndpointSubset>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct EndpointSubset {
+    #[serde(deserialize_with = "or_default")]
+    pub(crate) addresses: Vec<EndpointAddress>,
+    #[serde(deserialize_with = "or_default")]
+    pub(crate) not_ready_addresses: Vec<EndpointAddress>,
+    #[serde(deserialize_with = "or_default")]
+    pub(crate) ports: Vec<EndpointPort>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct EndpointAddress {
+    #[serde(deserialize_with = "or_default")]
+    pub(crate) ip: String,
+    pub(crate) target_ref: Option<TargetRef>,
+}
