@@ -1,12 +1,22 @@
 //! The client role: one outbound HBONE connection and its CONNECT requests.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
 
 use rustls_pki_types::CertificateDer;
 use tokio::net::TcpStream;
 
-use crate::{ConnectError, OpenError, Settings, Tunnel};
+use crate::core::{Core, StreamFault};
+use crate::handshake::{HandshakeError, handshake};
+use crate::link::{Link, now};
+use crate::record::Records;
+use crate::socket::Socket;
+use crate::stream::{Break, StreamCell};
+use crate::{ConnectError, ConnectionEnd, ErrorCode, OpenError, Settings, Tunnel, driver};
 
 /// A CONNECT to be sent.
 #[derive(Debug, Clone, Default)]
@@ -29,7 +39,21 @@ pub struct ResponseHead {
 /// A handle on an outbound HBONE connection; cheap to clone. When the last handle and the last tunnel are gone
 /// the connection says GOAWAY and close_notify.
 #[derive(Debug, Clone)]
-pub struct ClientConnection {}
+pub struct ClientConnection {
+    handle: Rc<Handle>,
+}
+
+#[derive(Debug)]
+struct Handle {
+    link: Rc<Link>,
+    answer_timeout: Duration,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.link.release();
+    }
+}
 
 /// Performs TLS on `tcp` and starts HTTP/2. Returns as soon as the first frames are under way.
 ///
@@ -39,34 +63,150 @@ pub async fn connect(
     tls: Arc<rustls::ClientConfig>,
     settings: &Settings,
 ) -> Result<ClientConnection, ConnectError> {
-    let _ = (tcp, tls, settings);
-    unimplemented!()
+    let socket = Socket::new(tcp);
+    let mut records = Records::client(tls).map_err(ConnectError::Tls)?;
+    let plain = handshake(&socket, &mut records, settings.handshake_timeout).await?;
+    let core = Core::client(settings.clone(), now());
+    let link = Link::new(socket, core, records, settings.metrics.clone()).map_err(ConnectError::Io)?;
+    driver::start(link.clone(), plain);
+    if let Some(end) = link.state.borrow().ended.clone() {
+        return Err(ConnectError::Http2(end));
+    }
+    Ok(ClientConnection { handle: Rc::new(Handle { link, answer_timeout: settings.answer_timeout }) })
+}
+
+impl From<HandshakeError> for ConnectError {
+    fn from(error: HandshakeError) -> Self {
+        match error {
+            HandshakeError::Tls(error) => Self::Tls(error),
+            HandshakeError::Io(error) => Self::Io(error),
+            HandshakeError::Timeout(limit) => Self::Timeout(limit),
+        }
+    }
 }
 
 impl ClientConnection {
-    /// Sends a CONNECT and waits for its answer. Dropping the future resets the stream with CANCEL.
+    /// Sends a CONNECT and waits for its answer. Where the peer's limit of concurrent streams is reached, waits for
+    /// room first. Dropping the future resets the stream with CANCEL.
     pub async fn open(&self, request: ConnectRequest) -> Result<(ResponseHead, Tunnel), OpenError> {
-        let _ = request;
-        unimplemented!()
+        let limit = self.handle.answer_timeout;
+        let answered = async {
+            let tunnel = self.send(&request).await?;
+            answer(tunnel).await
+        };
+        tokio::time::timeout(limit, answered).await.unwrap_or(Err(OpenError::AnswerTimeout(limit)))
+    }
+
+    async fn send(&self, request: &ConnectRequest) -> Result<Tunnel, OpenError> {
+        let link = &self.handle.link;
+        poll_fn(|cx| {
+            let mut state = link.state.borrow_mut();
+            if let Some(end) = &state.ended {
+                let end = end.clone();
+                let known = state.core.peer_known();
+                return Poll::Ready(Err(if known {
+                    OpenError::ConnectionEnded(end)
+                } else {
+                    OpenError::Http2(end)
+                }));
+            }
+            if state.core.is_going_away() {
+                return Poll::Ready(Err(OpenError::NotProcessed(ErrorCode::NO_ERROR)));
+            }
+            if !state.core.fits(&request.authority, &request.headers) {
+                return Poll::Ready(Err(OpenError::RequestTooLarge));
+            }
+            let Some(id) = state.core.open(&request.authority, &request.headers, now()) else {
+                state.wait(cx);
+                return Poll::Pending;
+            };
+            let cell = StreamCell::new(id);
+            state.streams.insert(id, cell.clone());
+            state.idle_since = None;
+            state.kick();
+            Poll::Ready(Ok(Tunnel { link: link.clone(), cell }))
+        })
+        .await
     }
 
     /// The certificates the peer presented, leaf first.
     pub fn peer_chain(&self) -> Arc<[CertificateDer<'static>]> {
-        unimplemented!()
+        self.handle.link.chain.clone()
     }
 
     /// Our address of the TCP connection.
     pub fn local_addr(&self) -> SocketAddr {
-        unimplemented!()
+        self.handle.link.local
     }
 
     /// The peer's address of the TCP connection.
     pub fn peer_addr(&self) -> SocketAddr {
-        unimplemented!()
+        self.handle.link.peer
     }
 
     /// Cuts every tunnel and closes with GOAWAY and close_notify.
     pub fn close(&self) {
-        unimplemented!()
+        self.handle.link.close(ConnectionEnd::Closed);
+    }
+
+    /// Why the connection ended, once it has.
+    pub fn ended(&self) -> Option<ConnectionEnd> {
+        self.handle.link.state.borrow().ended.clone()
+    }
+
+    /// A request can be sent at once, with at most `limit` streams open.
+    pub(crate) fn has_room(&self, limit: u32) -> bool {
+        let state = self.handle.link.state.borrow();
+        state.ended.is_none() && state.core.has_room() && state.core.open_streams() < limit
+    }
+
+    /// No request can be sent any more.
+    pub(crate) fn is_spent(&self) -> bool {
+        let state = self.handle.link.state.borrow();
+        state.ended.is_some() || state.core.is_going_away()
+    }
+
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Rc::ptr_eq(&self.handle, &other.handle)
+    }
+
+    /// Closes after `limit` without streams.
+    pub(crate) fn close_when_idle(&self, limit: Duration) {
+        let mut state = self.handle.link.state.borrow_mut();
+        state.idle_limit = Some(limit);
+        state.kick();
+    }
+}
+
+/// Waits for the answer to a request; what becomes no tunnel is reset with CANCEL as `tunnel` is dropped.
+async fn answer(tunnel: Tunnel) -> Result<(ResponseHead, Tunnel), OpenError> {
+    let head = poll_fn(|cx| {
+        if let Some(head) = tunnel.cell.take_answer() {
+            return Poll::Ready(Ok(head));
+        }
+        match tunnel.cell.broken() {
+            Some(why) => Poll::Ready(Err(open_error(why, &tunnel))),
+            None => {
+                tunnel.cell.wait_reader(cx);
+                Poll::Pending
+            }
+        }
+    })
+    .await?;
+    if head.status != 200 {
+        return Err(OpenError::Status(head.status));
+    }
+    Ok((ResponseHead { status: head.status, headers: head.headers }, tunnel))
+}
+
+fn open_error(why: Break, tunnel: &Tunnel) -> OpenError {
+    match why {
+        Break::Stream(StreamFault::Reset(code)) => OpenError::Reset(code),
+        Break::Stream(StreamFault::Fault { what, .. }) => OpenError::BadAnswer { what },
+        Break::Stream(StreamFault::NotProcessed(code)) => OpenError::NotProcessed(code),
+        Break::Connection(end) if tunnel.link.state.borrow().core.peer_known() => {
+            OpenError::ConnectionEnded(end)
+        }
+        Break::Connection(end) => OpenError::Http2(end),
     }
 }

@@ -239,6 +239,7 @@ impl OpenError {
             Self::Reset(_) => "hbone-stream-reset",
             Self::NotProcessed(_) => "hbone-peer-going-away",
             Self::BadAnswer { .. } => "hbone-bad-answer",
+            Self::Http2(ConnectionEnd::Tls(_)) => "tls-refused-by-peer",
             Self::Http2(_) => "hbone-http2-handshake",
             Self::ConnectionEnded(end) => end.code(),
             Self::AnswerTimeout(_) => "hbone-answer-timeout",

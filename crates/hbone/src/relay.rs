@@ -1,11 +1,31 @@
 //! Joins a tunnel and an application's socket until both directions have ended.
+//!
+//! Towards the application there is no hop: the driver writes its socket as it decrypts, and only what the socket
+//! does not take comes here. From the application, its bytes are read straight into DATA frames and sealed: small
+//! reads wait for the end of the tick and leave together, large ones leave at once.
 
+use std::future::Future;
+use std::io::{self, IoSliceMut};
+use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
 
 use tokio::net::TcpStream;
 
-use crate::{Tunnel, TunnelError};
+use crate::core::frame::HEADER;
+use crate::core::{Capacity, DATA_PAYLOAD, StreamFault};
+use crate::scratch::{SLOT, SLOTS, Scratch};
+use crate::socket::Socket;
+use crate::stream::Break;
+use crate::{ErrorCode, Tunnel, TunnelError};
+
+/// Reads up to this size wait for the end of the tick.
+const SMALL: usize = 4096;
+
+/// Reads in a row before the other tasks of the thread get a turn.
+const TURNS: usize = 4;
 
 /// Bytes moved by one relay, exact at any moment and readable from any thread.
 #[derive(Debug, Default)]
@@ -24,6 +44,16 @@ impl Counters {
     pub fn to_app(&self) -> u64 {
         self.to_app.load(Ordering::Relaxed)
     }
+
+    pub(crate) fn add_to_app(&self, octets: usize) {
+        add(&self.to_app, octets);
+    }
+}
+
+/// Only one thread writes a counter, so nothing is locked.
+fn add(counter: &AtomicU64, octets: usize) {
+    let octets = u64::try_from(octets).unwrap_or(u64::MAX);
+    counter.store(counter.load(Ordering::Relaxed).wrapping_add(octets), Ordering::Relaxed);
 }
 
 /// How a relay ended.
@@ -39,7 +69,191 @@ pub enum RelayEnd {
 ///
 /// An abort stays an abort: a reset from the application becomes RST_STREAM, a reset or loss of the tunnel
 /// becomes a TCP reset. Dropping the future cuts the tunnel with CANCEL and closes the application's socket.
-pub async fn relay(tunnel: Tunnel, app: TcpStream, counters: &Arc<Counters>) -> RelayEnd {
-    let _ = (tunnel, app, counters);
-    unimplemented!()
+pub fn relay(
+    tunnel: Tunnel,
+    app: TcpStream,
+    counters: &Arc<Counters>,
+) -> impl Future<Output = RelayEnd> + use<> {
+    let app = Rc::new(Socket::new(app));
+    tunnel.cell.attach(app.clone(), counters.clone());
+    Relay { tunnel, app, counters: counters.clone(), slots: 1, app_ended: false, fin_sent: false }
+}
+
+struct Relay {
+    tunnel: Tunnel,
+    app: Rc<Socket>,
+    counters: Arc<Counters>,
+    /// DATA frames to fill with the next read: grows while reads fill them.
+    slots: usize,
+    /// The application has ended its direction, and the peer knows.
+    app_ended: bool,
+    /// The peer has ended its direction, and the application knows.
+    fin_sent: bool,
+}
+
+/// What came of one attempt to read from the application.
+enum Pumped {
+    /// There may be more.
+    More,
+    /// Nothing now; somebody will wake us.
+    Wait,
+    Eof,
+    Failed(io::Error),
+}
+
+impl Future for Relay {
+    type Output = RelayEnd;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<RelayEnd> {
+        let relay = &mut *self;
+        relay.tunnel.cell.wait_reader(cx);
+        if let Poll::Ready(Err(error)) = relay.poll_deliver(cx) {
+            return Poll::Ready(relay.app_write_failed(&error));
+        }
+        if relay.fin_sent && relay.app_ended {
+            return Poll::Ready(RelayEnd::Clean);
+        }
+        if let Some(why) = relay.tunnel.broken() {
+            return relay.poll_broken(why);
+        }
+        if !relay.app_ended {
+            match ready!(relay.poll_pump(cx)) {
+                Ok(()) => {
+                    relay.tunnel.finish();
+                    relay.app_ended = true;
+                }
+                Err(error) => {
+                    relay.tunnel.reset(ErrorCode::CONNECT_ERROR);
+                    return Poll::Ready(RelayEnd::Broken(TunnelError::AppRead(
+                        error.to_string(),
+                        error.kind(),
+                    )));
+                }
+            }
+        }
+        if relay.fin_sent { Poll::Ready(RelayEnd::Clean) } else { Poll::Pending }
+    }
+}
+
+impl Relay {
+    /// Towards the application: what its socket did not take from the driver, then FIN.
+    fn poll_deliver(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let taken = self.tunnel.cell.offer()?;
+            self.tunnel.consumed(taken);
+            if self.tunnel.cell.is_empty() {
+                break;
+            }
+            ready!(self.app.poll_writable(cx))?;
+        }
+        if self.tunnel.cell.has_ended() && !self.fin_sent {
+            self.app.shutdown_write();
+            self.fin_sent = true;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// From the application until its end.
+    fn poll_pump(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        for _ in 0..TURNS {
+            ready!(self.app.poll_readable(cx))?;
+            match self.pump(cx) {
+                Pumped::More => {}
+                Pumped::Wait => return Poll::Pending,
+                Pumped::Eof => return Poll::Ready(Ok(())),
+                Pumped::Failed(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Pumped::Failed(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn pump(&mut self, cx: &mut Context<'_>) -> Pumped {
+        let Tunnel { link, cell } = &self.tunnel;
+        let mut state = link.state.borrow_mut();
+        if state.is_blocked() {
+            state.wait(cx);
+            return Pumped::Wait;
+        }
+        let room = match state.core.capacity(cell.id) {
+            Capacity::Octets(room) if room > 0 => room,
+            _ => {
+                cell.wait_writer(cx);
+                return Pumped::Wait;
+            }
+        };
+        let wanted = room.min(self.slots * DATA_PAYLOAD);
+        Scratch::lend(|scratch| {
+            let read = match read_into_slots(&self.app, &mut scratch.frames, wanted) {
+                Ok(0) => return Pumped::Eof,
+                Ok(read) => read,
+                Err(error) => return Pumped::Failed(error),
+            };
+            add(&self.counters.to_peer, read);
+            if read <= SMALL {
+                let head = state.core.data(cell.id, read, false);
+                let out = state.core.output();
+                out.extend_from_slice(&head);
+                out.extend_from_slice(scratch.frames.get(HEADER..HEADER + read).unwrap_or_default());
+                state.kick();
+            } else {
+                for (slot, payload) in scratch.frames.chunks_mut(SLOT).zip(payload_lengths(read)) {
+                    let head = state.core.data(cell.id, payload, false);
+                    if let Some(space) = slot.first_chunk_mut::<HEADER>() {
+                        *space = head;
+                    }
+                }
+                let frames = read + HEADER * read.div_ceil(DATA_PAYLOAD);
+                let frames = scratch.frames.get(..frames).unwrap_or_default();
+                link.send_frames(&mut state, frames, &mut scratch.sealed);
+            }
+            self.slots =
+                if read < wanted { read.div_ceil(DATA_PAYLOAD) } else { (self.slots * 2).min(SLOTS) };
+            Pumped::More
+        })
+    }
+
+    /// The tunnel is gone: the application gets a reset, unless it had everything.
+    fn poll_broken(&mut self, why: Break) -> Poll<RelayEnd> {
+        if self.tunnel.cell.has_ended() && !self.fin_sent {
+            // Everything has arrived, but the application has not taken all of it yet.
+            return Poll::Pending;
+        }
+        let unwanted = matches!(why, Break::Stream(StreamFault::Reset(ErrorCode::NO_ERROR)));
+        if unwanted && self.fin_sent {
+            return Poll::Ready(RelayEnd::Clean);
+        }
+        self.app.reset_on_close();
+        self.tunnel.cell.detach();
+        Poll::Ready(RelayEnd::Broken(why.into()))
+    }
+
+    /// The application no longer takes anything. If it had ended its direction it has just closed, and the peer is
+    /// told that nothing more is wanted; otherwise it was reset.
+    fn app_write_failed(&mut self, error: &io::Error) -> RelayEnd {
+        if !self.app_ended {
+            self.tunnel.reset(ErrorCode::CONNECT_ERROR);
+        }
+        RelayEnd::Broken(TunnelError::AppWrite(error.to_string(), error.kind()))
+    }
+}
+
+/// Reads up to `wanted` octets into the payloads of consecutive slots, leaving room for frame headers.
+fn read_into_slots(app: &Socket, frames: &mut [u8], wanted: usize) -> io::Result<usize> {
+    if wanted <= DATA_PAYLOAD {
+        return app.read(frames.get_mut(HEADER..HEADER + wanted).unwrap_or_default());
+    }
+    let mut payloads: [IoSliceMut<'_>; SLOTS] = std::array::from_fn(|_| IoSliceMut::new(&mut []));
+    let mut used = 0;
+    for ((slot, length), payload) in frames.chunks_mut(SLOT).zip(payload_lengths(wanted)).zip(&mut payloads) {
+        *payload = IoSliceMut::new(slot.get_mut(HEADER..HEADER + length).unwrap_or_default());
+        used += 1;
+    }
+    app.read_vectored(payloads.get_mut(..used).unwrap_or_default())
+}
+
+/// Full payloads, and the rest.
+fn payload_lengths(total: usize) -> impl Iterator<Item = usize> {
+    (0..total.div_ceil(DATA_PAYLOAD)).map(move |i| (total - i * DATA_PAYLOAD).min(DATA_PAYLOAD))
 }

@@ -1,16 +1,27 @@
 //! The server role: one inbound HBONE connection and the CONNECT requests that arrive on it.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 
 use rustls_pki_types::CertificateDer;
 use tokio::net::TcpStream;
 
-use crate::{AcceptError, ConnectionEnd, Settings, Tunnel};
+use crate::core::Core;
+use crate::core::fields::RequestHead;
+use crate::handshake::{HandshakeError, handshake};
+use crate::link::{Link, now};
+use crate::record::Records;
+use crate::socket::Socket;
+use crate::{AcceptError, ConnectionEnd, Settings, Tunnel, driver};
 
 /// An inbound HBONE connection. Dropping it cuts all its tunnels.
 #[derive(Debug)]
-pub struct ServerConnection {}
+pub struct ServerConnection {
+    link: Rc<Link>,
+}
 
 /// Performs TLS on `tcp` (with the client's certificate as the configuration demands) and starts HTTP/2.
 ///
@@ -20,45 +31,81 @@ pub async fn accept(
     tls: Arc<rustls::ServerConfig>,
     settings: &Settings,
 ) -> Result<ServerConnection, AcceptError> {
-    let _ = (tcp, tls, settings);
-    unimplemented!()
+    let socket = Socket::new(tcp);
+    let mut records = Records::server(tls).map_err(AcceptError::Tls)?;
+    let plain = handshake(&socket, &mut records, settings.handshake_timeout).await?;
+    let core = Core::server(settings.clone(), now());
+    let link = Link::new(socket, core, records, settings.metrics.clone()).map_err(AcceptError::Io)?;
+    driver::start(link.clone(), plain);
+    Ok(ServerConnection { link })
+}
+
+impl From<HandshakeError> for AcceptError {
+    fn from(error: HandshakeError) -> Self {
+        match error {
+            HandshakeError::Tls(error) => Self::Tls(error),
+            HandshakeError::Io(error) => Self::Io(error),
+            HandshakeError::Timeout(limit) => Self::Timeout(limit),
+        }
+    }
 }
 
 impl ServerConnection {
     /// The certificates the peer presented, leaf first. Verified by the TLS configuration.
     pub fn peer_chain(&self) -> Arc<[CertificateDer<'static>]> {
-        unimplemented!()
+        self.link.chain.clone()
     }
 
     /// Our address of the TCP connection.
     pub fn local_addr(&self) -> SocketAddr {
-        unimplemented!()
+        self.link.local
     }
 
     /// The peer's address of the TCP connection.
     pub fn peer_addr(&self) -> SocketAddr {
-        unimplemented!()
+        self.link.peer
     }
 
     /// The next request. `None` once the connection has ended: then [`ServerConnection::ended`] tells why.
+    /// Cancel-safe.
     pub async fn next(&self) -> Option<IncomingConnect> {
-        unimplemented!()
+        poll_fn(|cx| {
+            let mut state = self.link.state.borrow_mut();
+            if let Some((cell, head)) = state.arrivals.pop_front() {
+                let RequestHead { method, authority, headers, .. } = head;
+                let tunnel = Tunnel { link: self.link.clone(), cell };
+                return Poll::Ready(Some(IncomingConnect { method, authority, headers, tunnel }));
+            }
+            if state.ended.is_some() {
+                return Poll::Ready(None);
+            }
+            state.wait(cx);
+            Poll::Pending
+        })
+        .await
     }
 
     /// Why the connection ended, once it has.
     pub fn ended(&self) -> Option<ConnectionEnd> {
-        unimplemented!()
+        self.link.state.borrow().ended.clone()
     }
 
     /// Graceful drain: GOAWAY, PING, final GOAWAY. Running tunnels go on, requests that come in the meantime are
     /// refused, and the connection closes when the last tunnel has ended; then `next` returns `None`.
     pub fn drain(&self) {
-        unimplemented!()
+        self.link.state.borrow_mut().core.drain(now());
+        self.link.kick();
     }
 
     /// Cuts every tunnel and closes with GOAWAY and close_notify.
     pub fn close(&self) {
-        unimplemented!()
+        self.link.close(ConnectionEnd::Closed);
+    }
+}
+
+impl Drop for ServerConnection {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 
@@ -71,6 +118,7 @@ pub struct IncomingConnect {
     pub authority: Option<String>,
     /// Ordinary headers in the order received; values as bytes, names in lower case.
     pub headers: Vec<(String, Vec<u8>)>,
+    tunnel: Tunnel,
 }
 
 impl IncomingConnect {
@@ -82,18 +130,30 @@ impl IncomingConnect {
 
     /// Answers 200: the stream is a tunnel from here on.
     pub fn accept(self, headers: &[(&str, &str)]) -> Tunnel {
-        let _ = headers;
-        unimplemented!()
+        self.answer(200, headers, false);
+        self.tunnel
     }
 
     /// Answers with `status` and END_STREAM; a client that has not ended its side is told to stop.
     pub fn refuse(self, status: u16) {
-        let _ = status;
-        unimplemented!()
+        self.answer(status, &[], true);
+    }
+
+    fn answer(&self, status: u16, headers: &[(&str, &str)], end_stream: bool) {
+        let mut state = self.tunnel.link.state.borrow_mut();
+        state.core.answer(self.tunnel.cell.id, status, headers, end_stream);
+        state.after_call();
     }
 
     /// Resolves when the client has given up on the request (reset, or connection ended).
     pub async fn cancelled(&self) {
-        unimplemented!()
+        poll_fn(|cx| {
+            if self.tunnel.cell.is_broken() {
+                return Poll::Ready(());
+            }
+            self.tunnel.cell.wait_reader(cx);
+            Poll::Pending
+        })
+        .await;
     }
 }

@@ -1,6 +1,9 @@
 //! Everything about a tunnel that an operator or a test can set, with the contract's defaults.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use crate::Metrics;
 
 /// Settings of one HBONE connection. The same value serves both roles; a field that only one role reads says so.
 #[derive(Debug, Clone)]
@@ -31,6 +34,8 @@ pub struct Settings {
     pub drain_probe: Duration,
     /// Bounds on frames that cost us more than they cost the sender.
     pub budgets: Budgets,
+    /// Where connections made with these settings are counted.
+    pub metrics: Option<Arc<Metrics>>,
 }
 
 impl Default for Settings {
@@ -49,6 +54,7 @@ impl Default for Settings {
             answer_timeout: Duration::from_secs(30),
             drain_probe: Duration::from_secs(1),
             budgets: Budgets::default(),
+            metrics: None,
         }
     }
 }

@@ -1,0 +1,625 @@
+//! The HTTP/2 protocol of a tunnel without sockets and clock: bytes, calls and `now` go in, [`Action`]s and frames
+//! to be sent come out.
+//!
+//! Everything a [`Core`] knows is plain data, so that a live tunnel can be looked at, copied and moved. It never
+//! waits and never buffers payload: received DATA is handed on as it lies in the caller's buffer, and the caller
+//! says when it was consumed; DATA to be sent is framed by the caller, who asks for windows and frame headers.
+//!
+//! Start reading at [`Core::receive`] (in `core/receive.rs`).
+
+pub(crate) mod budget;
+pub(crate) mod fields;
+pub(crate) mod frame;
+pub(crate) mod hpack;
+mod reader;
+mod receive;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use crate::{ConnectionEnd, ErrorCode, Settings};
+use budget::Bucket;
+use fields::{AnswerHead, RequestHead};
+use frame::{DEFAULT_WINDOW, HEADER, MAX_31, flag, kind, setting};
+use stream::Stream;
+
+/// Payload of a DATA frame that fills one TLS record of default size with its header.
+pub(crate) const DATA_PAYLOAD: usize = 16_384 - HEADER;
+
+/// How many streams that are over are remembered, to tell late frames from frames that were never right.
+const REMEMBERED: usize = 256;
+
+const LIVENESS: [u8; 8] = *b"culvert?";
+const DRAIN: [u8; 8] = *b"culvert.";
+
+/// Which side of the connection this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Client,
+    Server,
+}
+
+/// What the owner of a core has to do or know, in order.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Action<'i> {
+    /// Payload for a stream. Its owner calls [`Core::consumed`] when it is gone.
+    Data { stream: u32, bytes: &'i [u8] },
+    /// The peer has ended its direction.
+    End { stream: u32 },
+    /// Server: a request wants [`Core::answer`].
+    Request { stream: u32, head: RequestHead },
+    /// Client: the final answer. `true` if nothing follows it.
+    Answer { stream: u32, head: AnswerHead },
+    /// The stream is over before its time. It no longer exists in the core.
+    Broken { stream: u32, why: StreamFault },
+    /// More may be sent on this stream, or on all for stream 0.
+    Window { stream: u32 },
+    /// No further streams on this connection.
+    GoingAway,
+    /// Send what is in the output, then close.
+    Ended(ConnectionEnd),
+}
+
+/// Why a stream is over before its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StreamFault {
+    /// The peer reset it.
+    Reset(ErrorCode),
+    /// The peer broke a rule and we reset it.
+    Fault { code: ErrorCode, what: &'static str },
+    /// Client: the peer is going away and has not looked at it.
+    NotProcessed(ErrorCode),
+}
+
+/// What may be sent on a stream now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Capacity {
+    /// That many octets of payload; zero means wait for [`Action::Window`].
+    Octets(usize),
+    /// The stream is over or was ended by us.
+    Closed,
+}
+
+/// Events a process counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Stats {
+    pub(crate) streams: u64,
+    pub(crate) resets_received: u64,
+    pub(crate) resets_sent: u64,
+    pub(crate) refused: u64,
+    pub(crate) floods: u64,
+}
+
+#[derive(Debug, Clone)]
+enum Drain {
+    None,
+    /// GOAWAY with the largest id is out, and a PING that shows when the peer has seen it.
+    Probing {
+        until: Instant,
+    },
+    /// The last stream is fixed.
+    Final,
+}
+
+/// What the peer's SETTINGS say.
+#[derive(Debug, Clone)]
+struct Peer {
+    /// SETTINGS have arrived.
+    known: bool,
+    initial_window: u32,
+    max_streams: Option<u32>,
+    max_header_list: Option<u32>,
+    goaway: Option<ErrorCode>,
+}
+
+/// How a stream that is no longer kept came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Over {
+    /// By us: frames that were under way are ignored.
+    ResetByUs,
+    /// By the peer, or by both sides ending it: further frames are a fault.
+    Ended,
+}
+
+/// A header block that is not complete.
+#[derive(Debug, Clone)]
+struct OpenBlock {
+    stream: u32,
+    end_stream: bool,
+    block: Vec<u8>,
+    continuations: u32,
+}
+
+#[derive(Debug, Clone)]
+struct Buckets {
+    resets: Bucket,
+    settings: Bucket,
+    pings: Bucket,
+    stale_frames: Bucket,
+    idle_frames: Bucket,
+}
+
+/// The protocol state of one connection.
+#[derive(Debug, Clone)]
+pub(crate) struct Core {
+    role: Role,
+    settings: Settings,
+    reader: reader::Reader,
+    decoder: hpack::Decoder,
+    /// The peer lowered its table size: the next block has to say that we use none.
+    owe_table_size: bool,
+    open_block: Option<OpenBlock>,
+    out: Vec<u8>,
+    streams: BTreeMap<u32, Stream>,
+    over: VecDeque<(u32, Over)>,
+    open_streams: u32,
+    /// Client: the next id to use. Server: unused.
+    next_stream: u32,
+    /// Server: the highest id the peer used. Client: unused.
+    highest_seen: u32,
+    /// Server: the highest id we passed on.
+    highest_accepted: u32,
+    peer: Peer,
+    send_window: i64,
+    recv_window: i64,
+    uncredited: u32,
+    drain: Drain,
+    /// New streams are refused because of a flood.
+    shedding: bool,
+    /// Nobody will open streams any more: close when the last is over.
+    released: bool,
+    ended: bool,
+    preface_until: Instant,
+    last_heard: Instant,
+    ping_sent: Option<Instant>,
+    buckets: Buckets,
+    stats: Stats,
+}
+
+impl Core {
+    /// A client; its preface, SETTINGS and window are in the output.
+    pub(crate) fn client(settings: Settings, now: Instant) -> Self {
+        let mut core = Self::new(Role::Client, settings, now);
+        core.out.extend_from_slice(frame::PREFACE);
+        frame::settings(
+            &mut core.out,
+            &[
+                (setting::ENABLE_PUSH, 0),
+                (setting::INITIAL_WINDOW_SIZE, core.settings.stream_window),
+                (setting::MAX_FRAME_SIZE, core.settings.max_frame_size),
+                (setting::MAX_HEADER_LIST_SIZE, core.settings.client_header_list),
+            ],
+        );
+        core.widen_connection();
+        core
+    }
+
+    /// A server; its SETTINGS are in the output.
+    pub(crate) fn server(settings: Settings, now: Instant) -> Self {
+        let mut core = Self::new(Role::Server, settings, now);
+        frame::settings(
+            &mut core.out,
+            &[
+                (setting::MAX_CONCURRENT_STREAMS, core.settings.server_streams),
+                (setting::INITIAL_WINDOW_SIZE, core.settings.stream_window),
+                (setting::MAX_FRAME_SIZE, core.settings.max_frame_size),
+                (setting::MAX_HEADER_LIST_SIZE, core.settings.server_header_list),
+            ],
+        );
+        core
+    }
+
+    fn new(role: Role, settings: Settings, now: Instant) -> Self {
+        let max_frame = usize::try_from(settings.max_frame_size).unwrap_or(frame::DEFAULT_MAX_FRAME);
+        let budgets = &settings.budgets;
+        Self {
+            role,
+            reader: reader::Reader::new(role == Role::Server, max_frame),
+            decoder: hpack::Decoder::new(hpack::DEFAULT_TABLE),
+            owe_table_size: false,
+            open_block: None,
+            out: Vec::new(),
+            streams: BTreeMap::new(),
+            over: VecDeque::new(),
+            open_streams: 0,
+            next_stream: 1,
+            highest_seen: 0,
+            highest_accepted: 0,
+            peer: Peer {
+                known: false,
+                initial_window: DEFAULT_WINDOW,
+                max_streams: None,
+                max_header_list: None,
+                goaway: None,
+            },
+            send_window: i64::from(DEFAULT_WINDOW),
+            recv_window: i64::from(DEFAULT_WINDOW),
+            uncredited: 0,
+            drain: Drain::None,
+            shedding: false,
+            released: false,
+            ended: false,
+            preface_until: now + settings.handshake_timeout,
+            last_heard: now,
+            ping_sent: None,
+            buckets: Buckets {
+                resets: Bucket::new(budgets.resets, now),
+                settings: Bucket::new(budgets.settings, now),
+                pings: Bucket::new(budgets.pings, now),
+                stale_frames: Bucket::new(budgets.stale_frames, now),
+                idle_frames: Bucket::new(budgets.idle_frames, now),
+            },
+            stats: Stats::default(),
+            settings,
+        }
+    }
+
+    /// Frames to be sealed and sent, in order. The caller takes them out; it may add DATA frames of its own.
+    pub(crate) fn output(&mut self) -> &mut Vec<u8> {
+        &mut self.out
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    /// Streams that are not over.
+    pub(crate) fn open_streams(&self) -> u32 {
+        self.open_streams
+    }
+
+    /// The peer's SETTINGS have arrived.
+    pub(crate) fn peer_known(&self) -> bool {
+        self.peer.known
+    }
+
+    /// Client: no stream may be opened any more.
+    pub(crate) fn is_going_away(&self) -> bool {
+        self.ended || self.peer.goaway.is_some() || self.released || self.next_stream > MAX_31
+    }
+
+    /// Client: a stream may be opened now.
+    pub(crate) fn has_room(&self) -> bool {
+        !self.is_going_away() && self.open_streams < self.stream_limit()
+    }
+
+    /// Client: how many streams may be open at a time, as far as is known.
+    pub(crate) fn stream_limit(&self) -> u32 {
+        self.settings.client_streams.min(self.peer.max_streams.unwrap_or(u32::MAX))
+    }
+
+    /// Client: sends a request. `None` when there is no room or the peer would refuse its size.
+    pub(crate) fn open(
+        &mut self,
+        authority: &str,
+        headers: &[(String, String)],
+        now: Instant,
+    ) -> Option<u32> {
+        if !self.has_room() {
+            return None;
+        }
+        let mut block = self.start_block();
+        hpack::encode(":method", b"CONNECT", &mut block);
+        hpack::encode(":authority", authority.as_bytes(), &mut block);
+        for (name, value) in headers {
+            hpack::encode(name, value.as_bytes(), &mut block);
+        }
+        let stream = self.next_stream;
+        self.next_stream += 2;
+        self.insert(stream, now);
+        frame::headers(&mut self.out, stream, &block, false);
+        Some(stream)
+    }
+
+    /// Whether a request is within what the peer's SETTINGS allow.
+    pub(crate) fn fits(&self, authority: &str, headers: &[(String, String)]) -> bool {
+        let fields = headers.iter().map(|(name, value)| name.len() + value.len() + 32).sum::<usize>();
+        let size = fields + ":method".len() + "CONNECT".len() + ":authority".len() + authority.len() + 64;
+        self.peer.max_header_list.is_none_or(|limit| u32::try_from(size).is_ok_and(|size| size <= limit))
+    }
+
+    /// Server: answers a request. With `end_stream` nothing follows, and a client that has not ended its side is
+    /// told to stop.
+    pub(crate) fn answer(&mut self, stream: u32, status: u16, headers: &[(&str, &str)], end_stream: bool) {
+        if !self.streams.contains_key(&stream) || self.ended {
+            return;
+        }
+        let mut block = self.start_block();
+        hpack::encode(":status", status.to_string().as_bytes(), &mut block);
+        for (name, value) in headers {
+            hpack::encode(name, value.as_bytes(), &mut block);
+        }
+        frame::headers(&mut self.out, stream, &block, end_stream);
+        let Some(state) = self.streams.get_mut(&stream) else { return };
+        state.answered = true;
+        if !end_stream {
+            return;
+        }
+        if state.recv_open {
+            self.reset(stream, ErrorCode::NO_ERROR);
+        } else {
+            self.end_sending(stream);
+        }
+    }
+
+    /// What may be sent on a stream now.
+    pub(crate) fn capacity(&self, stream: u32) -> Capacity {
+        match self.streams.get(&stream) {
+            Some(state) if state.send_open && !self.ended => {
+                Capacity::Octets(usize::try_from(state.send_window.min(self.send_window)).unwrap_or(0))
+            }
+            _ => Capacity::Closed,
+        }
+    }
+
+    /// Nothing more will be sent on this stream by choice.
+    pub(crate) fn sent_all(&self, stream: u32) -> bool {
+        self.streams.get(&stream).is_none_or(|state| !state.send_open)
+    }
+
+    /// The connection below is lost: nothing is sent any more.
+    pub(crate) fn lost(&mut self) {
+        self.ended = true;
+        self.out.clear();
+    }
+
+    /// Takes `length` octets off the windows and returns the header of the DATA frame that carries them.
+    /// The caller stays within [`Core::capacity`] and [`DATA_PAYLOAD`], and puts the frame behind the output.
+    pub(crate) fn data(&mut self, stream: u32, length: usize, end_stream: bool) -> [u8; HEADER] {
+        let octets = i64::try_from(length).unwrap_or(0);
+        self.send_window -= octets;
+        if let Some(state) = self.streams.get_mut(&stream) {
+            state.send_window -= octets;
+        }
+        if end_stream {
+            self.end_sending(stream);
+        }
+        frame::head(length, kind::DATA, if end_stream { flag::END_STREAM } else { 0 }, stream)
+    }
+
+    /// Ends our direction with an empty DATA frame.
+    pub(crate) fn finish(&mut self, stream: u32) {
+        if self.capacity(stream) != Capacity::Closed {
+            let head = self.data(stream, 0, true);
+            self.out.extend_from_slice(&head);
+        }
+    }
+
+    fn end_sending(&mut self, stream: u32) {
+        if let Some(state) = self.streams.get_mut(&stream) {
+            state.send_open = false;
+        }
+        self.settle(stream);
+    }
+
+    /// The owner has consumed payload: it is given back to the peer's windows.
+    pub(crate) fn consumed(&mut self, stream: u32, octets: usize) {
+        let Some(state) = self.streams.get_mut(&stream) else { return };
+        let octets = u32::try_from(octets)
+            .unwrap_or(u32::MAX)
+            .min(u32::try_from(state.unconsumed).unwrap_or(u32::MAX));
+        state.unconsumed -= u64::from(octets);
+        let full = self.settings.stream_window;
+        if state.recv_open {
+            state.uncredited += octets;
+            if state.uncredited >= full / 2 {
+                let increment = std::mem::take(&mut state.uncredited);
+                state.recv_window += i64::from(increment);
+                frame::window_update(&mut self.out, stream, increment);
+            }
+        }
+        self.credit_connection(octets);
+        self.settle(stream);
+    }
+
+    fn credit_connection(&mut self, octets: u32) {
+        self.uncredited += octets;
+        if self.uncredited >= self.settings.connection_window / 2 && !self.ended {
+            let increment = std::mem::take(&mut self.uncredited);
+            self.recv_window += i64::from(increment);
+            frame::window_update(&mut self.out, 0, increment);
+        }
+    }
+
+    fn widen_connection(&mut self) {
+        let increment = self.settings.connection_window.saturating_sub(DEFAULT_WINDOW);
+        if increment > 0 {
+            frame::window_update(&mut self.out, 0, increment);
+            self.recv_window += i64::from(increment);
+        }
+    }
+
+    /// Ends a stream at once. A stream that is over already is left alone.
+    pub(crate) fn reset(&mut self, stream: u32, code: ErrorCode) {
+        if !self.ended && self.streams.get(&stream).is_some_and(Stream::is_open) {
+            frame::rst_stream(&mut self.out, stream, code);
+            self.stats.resets_sent += 1;
+        }
+        self.forget(stream, Over::ResetByUs);
+    }
+
+    /// Ends a stream that its owner has dropped: CANCEL, or NO_ERROR from a server that has said everything.
+    pub(crate) fn abandon(&mut self, stream: u32) {
+        let said_all =
+            self.role == Role::Server && self.streams.get(&stream).is_some_and(|state| !state.send_open);
+        self.reset(stream, if said_all { ErrorCode::NO_ERROR } else { ErrorCode::CANCEL });
+    }
+
+    /// Server: graceful drain. Running streams go on, new ones are refused.
+    pub(crate) fn drain(&mut self, now: Instant) {
+        if self.ended || !matches!(self.drain, Drain::None) {
+            return;
+        }
+        frame::goaway(&mut self.out, MAX_31, ErrorCode::NO_ERROR);
+        frame::ping(&mut self.out, false, DRAIN);
+        self.drain = Drain::Probing { until: now + self.settings.drain_probe };
+    }
+
+    /// Nobody will open a stream here any more: closes when the last one is over.
+    pub(crate) fn release(&mut self, actions: &mut Vec<Action<'_>>) {
+        self.released = true;
+        self.finish_if_idle(actions);
+    }
+
+    /// Closes now, whatever is running.
+    pub(crate) fn close(&mut self, end: ConnectionEnd, actions: &mut Vec<Action<'_>>) {
+        if self.ended {
+            return;
+        }
+        let code = match &end {
+            ConnectionEnd::Protocol { code, .. } => *code,
+            _ => ErrorCode::NO_ERROR,
+        };
+        if !matches!(self.drain, Drain::Final) || code != ErrorCode::NO_ERROR {
+            frame::goaway(&mut self.out, self.highest_accepted, code);
+        }
+        self.ended = true;
+        actions.push(Action::Ended(end));
+    }
+
+    /// When [`Core::tick`] wants to be called.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        if self.ended {
+            return None;
+        }
+        let liveness = match self.ping_sent {
+            _ if !self.peer.known => self.preface_until,
+            Some(sent) => sent + self.settings.ping_timeout,
+            None => self.last_heard + self.settings.ping_interval,
+        };
+        Some(match self.drain {
+            Drain::Probing { until } => until.min(liveness),
+            _ => liveness,
+        })
+    }
+
+    /// Time has passed.
+    pub(crate) fn tick(&mut self, now: Instant, actions: &mut Vec<Action<'_>>) {
+        if self.ended {
+            return;
+        }
+        if let Drain::Probing { until } = self.drain
+            && until <= now
+        {
+            self.fix_last_stream(actions);
+        }
+        if !self.peer.known {
+            if self.preface_until <= now {
+                let limit: Duration = self.settings.handshake_timeout;
+                self.close(ConnectionEnd::PrefaceTimeout(limit), actions);
+            }
+            return;
+        }
+        match self.ping_sent {
+            Some(sent) if sent + self.settings.ping_timeout <= now => {
+                self.close(ConnectionEnd::PingTimeout, actions)
+            }
+            None if self.last_heard + self.settings.ping_interval <= now => {
+                frame::ping(&mut self.out, false, LIVENESS);
+                self.ping_sent = Some(now);
+            }
+            _ => {}
+        }
+    }
+
+    /// A fault of the whole connection.
+    fn fail(&mut self, code: ErrorCode, what: &'static str, actions: &mut Vec<Action<'_>>) {
+        if code == ErrorCode::ENHANCE_YOUR_CALM {
+            self.stats.floods += 1;
+        }
+        self.close(ConnectionEnd::Protocol { code, what }, actions);
+    }
+
+    /// A fault of one stream.
+    fn fail_stream(
+        &mut self,
+        stream: u32,
+        code: ErrorCode,
+        what: &'static str,
+        actions: &mut Vec<Action<'_>>,
+    ) {
+        let known = self.streams.contains_key(&stream);
+        self.reset(stream, code);
+        if known {
+            actions.push(Action::Broken { stream, why: StreamFault::Fault { code, what } });
+        }
+    }
+
+    fn fix_last_stream(&mut self, actions: &mut Vec<Action<'_>>) {
+        frame::goaway(&mut self.out, self.highest_accepted, ErrorCode::NO_ERROR);
+        self.drain = Drain::Final;
+        self.finish_if_idle(actions);
+    }
+
+    /// Ends the connection when nothing is left that could still happen on it.
+    fn finish_if_idle(&mut self, actions: &mut Vec<Action<'_>>) {
+        if self.ended || self.open_streams > 0 {
+            return;
+        }
+        let going = self.peer.goaway.map(|code| ConnectionEnd::GoAway { code });
+        if let Some(end) = going {
+            self.close(end, actions);
+        } else if self.released || self.shedding || matches!(self.drain, Drain::Final) {
+            self.close(ConnectionEnd::Closed, actions);
+        }
+    }
+
+    /// To be called after calls that may have ended the last stream.
+    pub(crate) fn settle_connection(&mut self, actions: &mut Vec<Action<'_>>) {
+        self.finish_if_idle(actions);
+    }
+
+    fn insert(&mut self, stream: u32, now: Instant) {
+        let window = i64::from(self.peer.initial_window);
+        let state = Stream::new(window, self.settings.stream_window, self.settings.budgets.empty_data, now);
+        self.streams.insert(stream, state);
+        self.open_streams += 1;
+        self.stats.streams += 1;
+    }
+
+    /// Lets a stream go that both sides have ended and whose payload is consumed.
+    fn settle(&mut self, stream: u32) {
+        let Some(state) = self.streams.get_mut(&stream) else { return };
+        if state.is_open() {
+            return;
+        }
+        if !state.left_the_count {
+            state.left_the_count = true;
+            self.open_streams -= 1;
+        }
+        if state.unconsumed == 0 {
+            self.forget(stream, Over::Ended);
+        }
+    }
+
+    fn forget(&mut self, stream: u32, how: Over) {
+        let Some(state) = self.streams.remove(&stream) else { return };
+        if !state.left_the_count {
+            self.open_streams -= 1;
+        }
+        self.credit_connection(u32::try_from(state.unconsumed).unwrap_or(u32::MAX));
+        self.remember(stream, how);
+    }
+
+    fn remember(&mut self, stream: u32, how: Over) {
+        if self.over.len() == REMEMBERED {
+            self.over.pop_front();
+        }
+        self.over.push_back((stream, how));
+    }
+
+    fn how_over(&self, stream: u32) -> Option<Over> {
+        self.over.iter().rev().find(|(id, _)| *id == stream).map(|(_, how)| *how)
+    }
+
+    fn start_block(&mut self) -> Vec<u8> {
+        let mut block = Vec::with_capacity(256);
+        if std::mem::take(&mut self.owe_table_size) {
+            hpack::encode_empty_table(&mut block);
+        }
+        block
+    }
+}

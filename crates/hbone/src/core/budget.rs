@@ -1,0 +1,33 @@
+//! A bucket that empties by use and refills with time.
+
+use std::time::Instant;
+
+use crate::Budget;
+
+/// What is left of one [`Budget`].
+#[derive(Debug, Clone)]
+pub(crate) struct Bucket {
+    left: u32,
+    at: Instant,
+}
+
+impl Bucket {
+    pub(crate) fn new(budget: Budget, now: Instant) -> Self {
+        Self { left: budget.burst, at: now }
+    }
+
+    /// Takes one; `false` when there is none.
+    pub(crate) fn take(&mut self, budget: Budget, now: Instant) -> bool {
+        if self.left == 0 {
+            let elapsed = now.saturating_duration_since(self.at).as_millis();
+            let back = elapsed.saturating_mul(u128::from(budget.per_second)) / 1000;
+            if back == 0 {
+                return false;
+            }
+            self.left = u32::try_from(back).unwrap_or(u32::MAX).min(budget.burst);
+            self.at = now;
+        }
+        self.left = self.left.saturating_sub(1);
+        true
+    }
+}

@@ -1,0 +1,590 @@
+//! Frames from the peer: what each kind does, and which fault of whom ends what.
+//!
+//! A fault of one stream ends that stream; only what breaks the connection's own state (framing, compression,
+//! settings, its window) ends the connection, as RFC 9113 section 5.4 has it.
+
+use std::time::Instant;
+
+use super::frame::{self, DEFAULT_MAX_FRAME, Head, MAX_31, flag, kind, setting};
+use super::reader::{Malformed, Piece};
+use super::{Action, Core, DRAIN, Drain, OpenBlock, Over, Role, StreamFault, fields, hpack};
+use crate::ErrorCode;
+
+/// A fault of the whole connection.
+struct Fatal(ErrorCode, &'static str);
+
+type Outcome = Result<(), Fatal>;
+
+impl Core {
+    /// Takes received bytes and appends what follows from them.
+    pub(crate) fn receive<'i>(&mut self, now: Instant, mut bytes: &'i [u8], actions: &mut Vec<Action<'i>>) {
+        if bytes.is_empty() {
+            return;
+        }
+        self.last_heard = now;
+        self.ping_sent = None;
+        while !self.ended {
+            let outcome = match self.reader.next(&mut bytes) {
+                Ok(None) => break,
+                Ok(Some(piece)) => self.piece(now, piece, actions),
+                Err(malformed) => Err(fatal_framing(malformed)),
+            };
+            if let Err(Fatal(code, what)) = outcome {
+                self.fail(code, what, actions);
+            }
+        }
+        self.finish_if_idle(actions);
+    }
+
+    fn piece<'i>(&mut self, now: Instant, piece: Piece<'i>, actions: &mut Vec<Action<'i>>) -> Outcome {
+        match piece {
+            Piece::DataStart(head) => self.data_start(now, head, actions),
+            Piece::Data { stream, bytes, padding, finished, end_stream } => {
+                self.data_payload(stream, bytes, padding, actions);
+                if finished && end_stream {
+                    self.end_of_stream(stream, actions);
+                }
+                Ok(())
+            }
+            Piece::Frame(head, payload) => self.frame(now, head, &payload, actions),
+        }
+    }
+
+    fn frame(&mut self, now: Instant, head: Head, payload: &[u8], actions: &mut Vec<Action<'_>>) -> Outcome {
+        if self.open_block.is_some() && head.kind != kind::CONTINUATION {
+            return Err(Fatal(ErrorCode::PROTOCOL_ERROR, "frame inside a header block"));
+        }
+        match head.kind {
+            kind::HEADERS => self.headers(now, head, payload, actions),
+            kind::CONTINUATION => self.continuation(now, head, payload, actions),
+            kind::SETTINGS => self.settings_frame(now, head, payload, actions),
+            kind::PING => self.ping(now, head, payload, actions),
+            kind::WINDOW_UPDATE => self.window_update(now, head, payload, actions),
+            kind::RST_STREAM => self.rst_stream(now, head, payload, actions),
+            kind::GOAWAY => self.goaway(head, payload, actions),
+            kind::PUSH_PROMISE => Err(Fatal(ErrorCode::PROTOCOL_ERROR, "PUSH_PROMISE")),
+            kind::PRIORITY => self.priority(now, head, actions),
+            _ => self.spend_idle(now),
+        }
+    }
+
+    fn data_start(&mut self, now: Instant, head: Head, actions: &mut Vec<Action<'_>>) -> Outcome {
+        if self.open_block.is_some() {
+            return Err(Fatal(ErrorCode::PROTOCOL_ERROR, "frame inside a header block"));
+        }
+        if self.is_idle(head.stream) {
+            return Err(Fatal(ErrorCode::PROTOCOL_ERROR, "DATA on an idle stream"));
+        }
+        let length = i64::try_from(head.length).unwrap_or(i64::MAX);
+        self.recv_window -= length;
+        if self.recv_window < 0 {
+            return Err(Fatal(ErrorCode::FLOW_CONTROL_ERROR, "connection window overrun"));
+        }
+        let answered = self.role == Role::Server;
+        let budget = self.settings.budgets.empty_data;
+        let Some(state) = self.streams.get_mut(&head.stream) else {
+            return self.stale(now, head.stream);
+        };
+        let fault = if !state.recv_open {
+            (ErrorCode::STREAM_CLOSED, "DATA after END_STREAM")
+        } else if !answered && !state.answered {
+            (ErrorCode::PROTOCOL_ERROR, "DATA before the answer")
+        } else if state.recv_window < length {
+            (ErrorCode::FLOW_CONTROL_ERROR, "stream window overrun")
+        } else if head.length == 0 && !head.has(flag::END_STREAM) && !state.empty_data.take(budget, now) {
+            self.stats.floods += 1;
+            (ErrorCode::ENHANCE_YOUR_CALM, "too many empty DATA frames")
+        } else {
+            state.recv_window -= length;
+            return Ok(());
+        };
+        self.fail_stream(head.stream, fault.0, fault.1, actions);
+        Ok(())
+    }
+
+    /// Passes payload on; what nobody waits for is given back to the connection's window at once.
+    fn data_payload<'i>(
+        &mut self,
+        stream: u32,
+        bytes: &'i [u8],
+        padding: u32,
+        actions: &mut Vec<Action<'i>>,
+    ) {
+        let octets = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        let Some(state) = self.streams.get_mut(&stream).filter(|state| state.recv_open) else {
+            self.credit_connection(octets + padding);
+            return;
+        };
+        if let Some(left) = state.content_left {
+            let Some(left) = left.checked_sub(u64::from(octets)) else {
+                self.credit_connection(octets + padding);
+                self.fail_stream(stream, ErrorCode::PROTOCOL_ERROR, "more DATA than content-length", actions);
+                return;
+            };
+            state.content_left = Some(left);
+        }
+        state.unconsumed += u64::from(octets + padding);
+        if padding > 0 {
+            self.consumed(stream, usize::try_from(padding).unwrap_or(0));
+        }
+        if !bytes.is_empty() {
+            actions.push(Action::Data { stream, bytes });
+        }
+    }
+
+    fn end_of_stream(&mut self, stream: u32, actions: &mut Vec<Action<'_>>) {
+        let Some(state) = self.streams.get_mut(&stream).filter(|state| state.recv_open) else { return };
+        if state.content_left.is_some_and(|left| left > 0) {
+            self.fail_stream(stream, ErrorCode::PROTOCOL_ERROR, "less DATA than content-length", actions);
+            return;
+        }
+        state.recv_open = false;
+        actions.push(Action::End { stream });
+        self.settle(stream);
+    }
+
+    fn headers(
+        &mut self,
+        now: Instant,
+        head: Head,
+        payload: &[u8],
+        actions: &mut Vec<Action<'_>>,
+    ) -> Outcome {
+        let bad = Fatal(ErrorCode::PROTOCOL_ERROR, "HEADERS on a stream the peer must not use");
+        match self.role {
+            Role::Server if head.stream % 2 == 0 => return Err(bad),
+            Role::Client if self.is_idle(head.stream) => return Err(bad),
+            _ => {}
+        }
+        let mut block = payload;
+        if head.has(flag::PADDED) {
+            let (padding, rest) = block
+                .split_first()
+                .ok_or(Fatal(ErrorCode::FRAME_SIZE_ERROR, "HEADERS without its pad length"))?;
+            let kept = rest.len().checked_sub(usize::from(*padding));
+            block = kept
+                .and_then(|kept| rest.get(..kept))
+                .ok_or(Fatal(ErrorCode::PROTOCOL_ERROR, "too much padding"))?;
+        }
+        if head.has(flag::PRIORITY) {
+            block =
+                block.get(5..).ok_or(Fatal(ErrorCode::FRAME_SIZE_ERROR, "HEADERS without its priority"))?;
+        }
+        let end_stream = head.has(flag::END_STREAM);
+        if head.has(flag::END_HEADERS) {
+            self.block_limit(block.len())?;
+            return self.header_block(now, head.stream, end_stream, block, actions);
+        }
+        self.block_limit(block.len())?;
+        self.open_block =
+            Some(OpenBlock { stream: head.stream, end_stream, block: block.to_vec(), continuations: 0 });
+        Ok(())
+    }
+
+    fn continuation(
+        &mut self,
+        now: Instant,
+        head: Head,
+        payload: &[u8],
+        actions: &mut Vec<Action<'_>>,
+    ) -> Outcome {
+        let Some(mut open) = self.open_block.take().filter(|open| open.stream == head.stream) else {
+            return Err(Fatal(ErrorCode::PROTOCOL_ERROR, "CONTINUATION without a header block"));
+        };
+        open.continuations += 1;
+        if open.continuations > self.settings.budgets.continuations {
+            return Err(Fatal(ErrorCode::ENHANCE_YOUR_CALM, "too many CONTINUATION frames"));
+        }
+        self.block_limit(open.block.len() + payload.len())?;
+        open.block.extend_from_slice(payload);
+        if head.has(flag::END_HEADERS) {
+            return self.header_block(now, open.stream, open.end_stream, &open.block, actions);
+        }
+        self.open_block = Some(open);
+        Ok(())
+    }
+
+    fn block_limit(&self, length: usize) -> Outcome {
+        match u32::try_from(length) {
+            Ok(length) if length <= self.settings.budgets.header_block => Ok(()),
+            _ => Err(Fatal(ErrorCode::ENHANCE_YOUR_CALM, "header block too large")),
+        }
+    }
+
+    fn header_block(
+        &mut self,
+        now: Instant,
+        stream: u32,
+        end_stream: bool,
+        block: &[u8],
+        actions: &mut Vec<Action<'_>>,
+    ) -> Outcome {
+        let limit = match self.role {
+            Role::Server => self.settings.server_header_list,
+            Role::Client => self.settings.client_header_list,
+        };
+        // Always decoded, whatever becomes of the stream: the tables are the connection's.
+        let list = self
+            .decoder
+            .decode(block, usize::try_from(limit).unwrap_or(usize::MAX))
+            .map_err(|hpack::BadBlock(what)| Fatal(ErrorCode::COMPRESSION_ERROR, what))?;
+        if let Some(state) = self.streams.get(&stream) {
+            let first = self.role == Role::Client && !state.answered;
+            let fault = if !state.recv_open {
+                Some((ErrorCode::STREAM_CLOSED, "HEADERS after END_STREAM"))
+            } else if list.oversized {
+                Some((ErrorCode::PROTOCOL_ERROR, "header list too large"))
+            } else {
+                None
+            };
+            match fault {
+                Some((code, what)) => self.fail_stream(stream, code, what, actions),
+                None if first => self.answer_block(stream, end_stream, list.fields, actions),
+                None => self.trailer_block(stream, end_stream, list.fields, actions),
+            }
+            return Ok(());
+        }
+        if self.role == Role::Server && stream > self.highest_seen {
+            return self.request_block(now, stream, end_stream, list, actions);
+        }
+        match self.how_over(stream) {
+            Some(Over::ResetByUs) => self.spend_stale(now),
+            Some(Over::Ended) => Err(Fatal(ErrorCode::STREAM_CLOSED, "HEADERS on a stream that is over")),
+            None if self.role == Role::Client => self.spend_stale(now),
+            None => Err(Fatal(ErrorCode::PROTOCOL_ERROR, "stream id below an earlier one")),
+        }
+    }
+
+    fn request_block(
+        &mut self,
+        now: Instant,
+        stream: u32,
+        end_stream: bool,
+        list: hpack::FieldList,
+        actions: &mut Vec<Action<'_>>,
+    ) -> Outcome {
+        self.highest_seen = stream;
+        let refused = self.shedding
+            || !matches!(self.drain, Drain::None)
+            || self.open_streams >= self.settings.server_streams;
+        if refused {
+            self.stats.refused += 1;
+            frame::rst_stream(&mut self.out, stream, ErrorCode::REFUSED_STREAM);
+            self.remember(stream, Over::ResetByUs);
+            return self.spend_stale(now);
+        }
+        self.highest_accepted = stream;
+        self.insert(stream, now);
+        if list.oversized {
+            let mut block = self.start_block();
+            hpack::encode(":status", b"431", &mut block);
+            frame::headers(&mut self.out, stream, &block, true);
+            self.reset(stream, ErrorCode::PROTOCOL_ERROR);
+            return self.spend_stale(now);
+        }
+        match fields::request(list.fields) {
+            Ok(mut head) => {
+                if let Some(state) = self.streams.get_mut(&stream) {
+                    state.content_left = head.content_length.take();
+                }
+                actions.push(Action::Request { stream, head });
+                if end_stream {
+                    self.end_of_stream(stream, actions);
+                }
+                Ok(())
+            }
+            Err(_) => {
+                self.reset(stream, ErrorCode::PROTOCOL_ERROR);
+                self.spend_stale(now)
+            }
+        }
+    }
+
+    fn answer_block(
+        &mut self,
+        stream: u32,
+        end_stream: bool,
+        list: Vec<hpack::Field>,
+        actions: &mut Vec<Action<'_>>,
+    ) {
+        match fields::answer(list) {
+            Ok(head) if head.status < 200 && !end_stream => {}
+            Ok(head) if head.status < 200 => {
+                self.fail_stream(
+                    stream,
+                    ErrorCode::PROTOCOL_ERROR,
+                    "interim answer with END_STREAM",
+                    actions,
+                );
+            }
+            Ok(head) => {
+                if let Some(state) = self.streams.get_mut(&stream) {
+                    state.answered = true;
+                    // A 2xx to CONNECT has no content; what a length says is ignored (RFC 9110 section 9.3.6).
+                    state.content_left = head.content_length.filter(|_| !(200..300).contains(&head.status));
+                }
+                actions.push(Action::Answer { stream, head });
+                if end_stream {
+                    self.end_of_stream(stream, actions);
+                }
+            }
+            Err(what) => self.fail_stream(stream, ErrorCode::PROTOCOL_ERROR, what, actions),
+        }
+    }
+
+    fn trailer_block(
+        &mut self,
+        stream: u32,
+        end_stream: bool,
+        list: Vec<hpack::Field>,
+        actions: &mut Vec<Action<'_>>,
+    ) {
+        let fault = match fields::trailers(list) {
+            Err(what) => what,
+            Ok(()) if end_stream => return self.end_of_stream(stream, actions),
+            Ok(()) => "trailers without END_STREAM",
+        };
+        self.fail_stream(stream, ErrorCode::PROTOCOL_ERROR, fault, actions);
+    }
+
+    fn settings_frame(
+        &mut self,
+        now: Instant,
+        head: Head,
+        payload: &[u8],
+        actions: &mut Vec<Action<'_>>,
+    ) -> Outcome {
+        if head.stream != 0 {
+            return Err(Fatal(ErrorCode::PROTOCOL_ERROR, "SETTINGS on a stream"));
+        }
+        if !self.buckets.settings.take(self.settings.budgets.settings, now) {
+            return Err(Fatal(ErrorCode::ENHANCE_YOUR_CALM, "too many SETTINGS frames"));
+        }
+        if head.has(flag::ACK) {
+            return match payload.len() {
+                0 => Ok(()),
+                _ => Err(Fatal(ErrorCode::FRAME_SIZE_ERROR, "SETTINGS ack with payload")),
+            };
+        }
+        let (values, rest) = payload.as_chunks::<6>();
+        if !rest.is_empty() {
+            return Err(Fatal(ErrorCode::FRAME_SIZE_ERROR, "SETTINGS of odd length"));
+        }
+        for [i0, i1, v0, v1, v2, v3] in values {
+            let value = u32::from_be_bytes([*v0, *v1, *v2, *v3]);
+            self.apply_setting(u16::from_be_bytes([*i0, *i1]), value)?;
+        }
+        frame::settings_ack(&mut self.out);
+        if !std::mem::replace(&mut self.peer.known, true) && self.role == Role::Server {
+            self.widen_connection();
+        }
+        actions.push(Action::Window { stream: 0 });
+        Ok(())
+    }
+
+    fn apply_setting(&mut self, id: u16, value: u32) -> Outcome {
+        match id {
+            setting::ENABLE_PUSH if value > u32::from(self.role == Role::Server) => {
+                Err(Fatal(ErrorCode::PROTOCOL_ERROR, "bad ENABLE_PUSH"))
+            }
+            setting::INITIAL_WINDOW_SIZE if value > MAX_31 => {
+                Err(Fatal(ErrorCode::FLOW_CONTROL_ERROR, "INITIAL_WINDOW_SIZE too large"))
+            }
+            setting::MAX_FRAME_SIZE
+                if value > 0x00ff_ffff || usize::try_from(value).is_ok_and(|v| v < DEFAULT_MAX_FRAME) =>
+            {
+                Err(Fatal(ErrorCode::PROTOCOL_ERROR, "bad MAX_FRAME_SIZE"))
+            }
+            setting::INITIAL_WINDOW_SIZE => {
+                let change = i64::from(value) - i64::from(self.peer.initial_window);
+                self.peer.initial_window = value;
+                for state in self.streams.values_mut() {
+                    state.send_window += change;
+                    if state.send_window > i64::from(MAX_31) {
+                        return Err(Fatal(ErrorCode::FLOW_CONTROL_ERROR, "stream window above its maximum"));
+                    }
+                }
+                Ok(())
+            }
+            setting::HEADER_TABLE_SIZE => {
+                self.owe_table_size |= usize::try_from(value).is_ok_and(|value| value < hpack::DEFAULT_TABLE);
+                Ok(())
+            }
+            setting::MAX_CONCURRENT_STREAMS => {
+                self.peer.max_streams = Some(value);
+                Ok(())
+            }
+            setting::MAX_HEADER_LIST_SIZE => {
+                self.peer.max_header_list = Some(value);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn ping(&mut self, now: Instant, head: Head, payload: &[u8], actions: &mut Vec<Action<'_>>) -> Outcome {
+        let Ok(opaque) = <[u8; 8]>::try_from(payload) else {
+            return Err(Fatal(ErrorCode::FRAME_SIZE_ERROR, "PING of wrong length"));
+        };
+        if head.stream != 0 {
+            return Err(Fatal(ErrorCode::PROTOCOL_ERROR, "PING on a stream"));
+        }
+        if !self.buckets.pings.take(self.settings.budgets.pings, now) {
+            return Err(Fatal(ErrorCode::ENHANCE_YOUR_CALM, "too many PING frames"));
+        }
+        if !head.has(flag::ACK) {
+            frame::ping(&mut self.out, true, opaque);
+        } else if opaque == DRAIN && matches!(self.drain, Drain::Probing { .. }) {
+            self.fix_last_stream(actions);
+        }
+        Ok(())
+    }
+
+    fn window_update(
+        &mut self,
+        now: Instant,
+        head: Head,
+        payload: &[u8],
+        actions: &mut Vec<Action<'_>>,
+    ) -> Outcome {
+        let Ok(increment) = <[u8; 4]>::try_from(payload).map(|bytes| u32::from_be_bytes(bytes) & MAX_31)
+        else {
+            return Err(Fatal(ErrorCode::FRAME_SIZE_ERROR, "WINDOW_UPDATE of wrong length"));
+        };
+        if head.stream == 0 {
+            if increment == 0 {
+                return Err(Fatal(ErrorCode::PROTOCOL_ERROR, "WINDOW_UPDATE of zero"));
+            }
+            let was_empty = self.send_window <= 0;
+            self.send_window += i64::from(increment);
+            if self.send_window > i64::from(MAX_31) {
+                return Err(Fatal(ErrorCode::FLOW_CONTROL_ERROR, "connection window above its maximum"));
+            }
+            if was_empty {
+                actions.push(Action::Window { stream: 0 });
+            }
+            return Ok(());
+        }
+        if self.is_idle(head.stream) {
+            return Err(Fatal(ErrorCode::PROTOCOL_ERROR, "WINDOW_UPDATE on an idle stream"));
+        }
+        let Some(state) = self.streams.get_mut(&head.stream) else { return self.spend_idle(now) };
+        state.send_window += i64::from(increment);
+        if increment == 0 {
+            self.fail_stream(head.stream, ErrorCode::PROTOCOL_ERROR, "WINDOW_UPDATE of zero", actions);
+        } else if state.send_window > i64::from(MAX_31) {
+            let what = "stream window above its maximum";
+            self.fail_stream(head.stream, ErrorCode::FLOW_CONTROL_ERROR, what, actions);
+        } else {
+            actions.push(Action::Window { stream: head.stream });
+        }
+        Ok(())
+    }
+
+    fn rst_stream(
+        &mut self,
+        now: Instant,
+        head: Head,
+        payload: &[u8],
+        actions: &mut Vec<Action<'_>>,
+    ) -> Outcome {
+        let Ok(code) = <[u8; 4]>::try_from(payload).map(|bytes| ErrorCode(u32::from_be_bytes(bytes))) else {
+            return Err(Fatal(ErrorCode::FRAME_SIZE_ERROR, "RST_STREAM of wrong length"));
+        };
+        if self.is_idle(head.stream) {
+            return Err(Fatal(ErrorCode::PROTOCOL_ERROR, "RST_STREAM on an idle stream"));
+        }
+        let Some(state) = self.streams.get(&head.stream) else { return self.spend_idle(now) };
+        let early = self.role == Role::Server && !state.answered;
+        self.stats.resets_received += 1;
+        self.forget(head.stream, Over::Ended);
+        actions.push(Action::Broken { stream: head.stream, why: StreamFault::Reset(code) });
+        if early && !self.buckets.resets.take(self.settings.budgets.resets, now) {
+            self.shed(actions);
+        }
+        Ok(())
+    }
+
+    /// The peer opens streams only to reset them: no more of its streams, but those that run go on.
+    fn shed(&mut self, actions: &mut Vec<Action<'_>>) {
+        if !std::mem::replace(&mut self.shedding, true) {
+            self.stats.floods += 1;
+            frame::goaway(&mut self.out, self.highest_accepted, ErrorCode::ENHANCE_YOUR_CALM);
+            actions.push(Action::GoingAway);
+        }
+    }
+
+    fn goaway(&mut self, head: Head, payload: &[u8], actions: &mut Vec<Action<'_>>) -> Outcome {
+        if head.stream != 0 {
+            return Err(Fatal(ErrorCode::PROTOCOL_ERROR, "GOAWAY on a stream"));
+        }
+        let Some(([l0, l1, l2, l3, c0, c1, c2, c3], _debug)) = payload.split_first_chunk::<8>() else {
+            return Err(Fatal(ErrorCode::FRAME_SIZE_ERROR, "GOAWAY too short"));
+        };
+        let last = u32::from_be_bytes([*l0, *l1, *l2, *l3]) & MAX_31;
+        let code = ErrorCode(u32::from_be_bytes([*c0, *c1, *c2, *c3]));
+        self.peer.goaway = Some(code);
+        actions.push(Action::GoingAway);
+        if self.role == Role::Client {
+            let unseen: Vec<u32> = self.streams.range(last.saturating_add(1)..).map(|(id, _)| *id).collect();
+            for stream in unseen {
+                self.forget(stream, Over::Ended);
+                actions.push(Action::Broken { stream, why: StreamFault::NotProcessed(code) });
+            }
+        }
+        Ok(())
+    }
+
+    fn priority(&mut self, now: Instant, head: Head, actions: &mut Vec<Action<'_>>) -> Outcome {
+        if head.stream == 0 {
+            return Err(Fatal(ErrorCode::PROTOCOL_ERROR, "PRIORITY on stream 0"));
+        }
+        if head.length != 5 {
+            if self.is_idle(head.stream) {
+                return Err(Fatal(ErrorCode::FRAME_SIZE_ERROR, "PRIORITY of wrong length"));
+            }
+            self.fail_stream(head.stream, ErrorCode::FRAME_SIZE_ERROR, "PRIORITY of wrong length", actions);
+        }
+        self.spend_idle(now)
+    }
+
+    /// A frame on a stream that is over: late if we reset it, a fault of the peer's otherwise.
+    fn stale(&mut self, now: Instant, stream: u32) -> Outcome {
+        if self.how_over(stream) != Some(Over::ResetByUs) {
+            frame::rst_stream(&mut self.out, stream, ErrorCode::STREAM_CLOSED);
+        }
+        self.spend_stale(now)
+    }
+
+    fn spend_stale(&mut self, now: Instant) -> Outcome {
+        if self.buckets.stale_frames.take(self.settings.budgets.stale_frames, now) {
+            return Ok(());
+        }
+        Err(Fatal(ErrorCode::ENHANCE_YOUR_CALM, "too many frames on streams that are over"))
+    }
+
+    fn spend_idle(&mut self, now: Instant) -> Outcome {
+        if self.buckets.idle_frames.take(self.settings.budgets.idle_frames, now) {
+            return Ok(());
+        }
+        Err(Fatal(ErrorCode::ENHANCE_YOUR_CALM, "too many frames without effect"))
+    }
+
+    /// The peer has no business with this stream yet, or ever.
+    fn is_idle(&self, stream: u32) -> bool {
+        match self.role {
+            Role::Server => stream % 2 == 0 || stream > self.highest_seen,
+            Role::Client => stream % 2 == 0 || stream >= self.next_stream,
+        }
+    }
+}
+
+fn fatal_framing(malformed: Malformed) -> Fatal {
+    match malformed {
+        Malformed::Preface => Fatal(ErrorCode::PROTOCOL_ERROR, "no HTTP/2 preface"),
+        Malformed::NotSettings => Fatal(ErrorCode::PROTOCOL_ERROR, "first frame is not SETTINGS"),
+        Malformed::TooLong => Fatal(ErrorCode::FRAME_SIZE_ERROR, "frame above the maximum"),
+        Malformed::Padding => Fatal(ErrorCode::PROTOCOL_ERROR, "too much padding"),
+        Malformed::NoPadLength => Fatal(ErrorCode::FRAME_SIZE_ERROR, "DATA without its pad length"),
+    }
+}

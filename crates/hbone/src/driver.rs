@@ -1,0 +1,283 @@
+//! The task of one connection: receives, lets time pass, sends what everybody put into the output, and closes.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use tokio::time::Sleep;
+
+use crate::ConnectionEnd;
+use crate::link::{Link, State, now};
+use crate::scratch::Scratch;
+
+/// Output that waits behind a blocked socket before we stop to read what would ask for more of it.
+const MAX_BACKLOG: usize = 64 << 10;
+
+/// How long a peer may take to close after we have.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Receives in a row before the other tasks of the thread get a turn.
+const TURNS: usize = 4;
+
+#[derive(Debug)]
+enum Stage {
+    Running,
+    /// The farewell is sealed; it has to leave, then the peer may close.
+    Closing {
+        until: Instant,
+        said: bool,
+    },
+    Done,
+}
+
+/// See the module.
+#[derive(Debug)]
+struct Driver {
+    link: Rc<Link>,
+    stage: Stage,
+    sleep: Option<(Instant, Pin<Box<Sleep>>)>,
+}
+
+/// Starts the driver of a connection on this thread. It ends with the connection: when the peer closes, when the
+/// handles of the connection are gone, or when the thread's `LocalSet` is dropped.
+pub(crate) fn start(link: Rc<Link>, plain: Vec<u8>) {
+    {
+        let mut state = link.state.borrow_mut();
+        let mut actions = Vec::new();
+        state.core.receive(now(), &plain, &mut actions);
+        state.perform(actions);
+        link.flush(&mut state);
+    }
+    let driver = Driver { link, stage: Stage::Running, sleep: None };
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the connection's handles are the parent: the task ends with them"
+    )]
+    tokio::task::spawn_local(driver);
+}
+
+impl Future for Driver {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let link = self.link.clone();
+        {
+            let driver = &mut link.state.borrow_mut().driver;
+            match driver {
+                Some(waker) => waker.clone_from(cx.waker()),
+                None => *driver = Some(cx.waker().clone()),
+            }
+        }
+        let mut turns = 0;
+        loop {
+            self.poll_send(cx);
+            match self.stage {
+                Stage::Done => return Poll::Ready(()),
+                Stage::Running if link.state.borrow().ended.is_some() => {
+                    self.begin_closing();
+                    continue;
+                }
+                _ => {}
+            }
+            if self.poll_time(cx) {
+                continue;
+            }
+            if turns == TURNS {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            turns += 1;
+            if self.is_backed_up() {
+                return Poll::Pending;
+            }
+            match ready!(link.socket.poll_readable(cx)) {
+                Ok(()) => self.receive(),
+                Err(error) => self.lose(ConnectionEnd::Io(error.to_string(), error.kind())),
+            }
+        }
+    }
+}
+
+impl Driver {
+    /// Sends what is sealed, then what is in the output.
+    fn poll_send(&mut self, cx: &mut Context<'_>) {
+        let link = self.link.clone();
+        let mut state = link.state.borrow_mut();
+        loop {
+            if state.is_blocked() {
+                match link.socket.poll_writable(cx) {
+                    Poll::Pending => break,
+                    Poll::Ready(Err(error)) => {
+                        state.lose_now(ConnectionEnd::Io(error.to_string(), error.kind()));
+                    }
+                    Poll::Ready(Ok(())) => {
+                        link.drain_sealed(&mut state);
+                    }
+                }
+            } else if state.core.output().is_empty() {
+                break;
+            } else {
+                link.flush(&mut state);
+            }
+        }
+        link.count(&mut state);
+        if let Stage::Closing { said, .. } = &mut self.stage
+            && !state.is_blocked()
+            && !std::mem::replace(said, true)
+        {
+            link.socket.shutdown_write();
+        }
+    }
+
+    fn is_backed_up(&self) -> bool {
+        let mut state = self.link.state.borrow_mut();
+        state.is_blocked() && state.core.output().len() > MAX_BACKLOG
+    }
+
+    /// `true` when something was due.
+    fn poll_time(&mut self, cx: &mut Context<'_>) -> bool {
+        let due = {
+            let state = self.link.state.borrow();
+            match self.stage {
+                Stage::Closing { until, .. } => Some(until),
+                _ => earliest(state.core.deadline(), idle_deadline(&state)),
+            }
+        };
+        let Some(due) = due else { return false };
+        match &mut self.sleep {
+            // An earlier alarm will look again: most deadlines move on before they come.
+            Some((at, _)) if *at <= due => {}
+            Some((at, sleep)) => {
+                *at = due;
+                sleep.as_mut().reset(due.into());
+            }
+            None => self.sleep = Some((due, Box::pin(tokio::time::sleep_until(due.into())))),
+        }
+        let Some((_, sleep)) = &mut self.sleep else { return false };
+        if sleep.as_mut().poll(cx).is_pending() {
+            return false;
+        }
+        self.sleep = None;
+        self.tick();
+        true
+    }
+
+    fn tick(&mut self) {
+        let now = now();
+        if let Stage::Closing { until, .. } = self.stage {
+            if until <= now {
+                self.finish();
+            }
+            return;
+        }
+        let mut state = self.link.state.borrow_mut();
+        let mut actions = Vec::new();
+        state.core.tick(now, &mut actions);
+        if idle_deadline(&state).is_some_and(|due| due <= now) {
+            state.core.close(ConnectionEnd::Closed, &mut actions);
+        }
+        state.perform(actions);
+    }
+
+    /// Reads once and does what follows.
+    fn receive(&mut self) {
+        if let Stage::Closing { .. } = self.stage {
+            return self.discard();
+        }
+        let link = self.link.clone();
+        Scratch::lend(|scratch| {
+            let mut state = link.state.borrow_mut();
+            let carried = state.records.carry.len();
+            let Some((front, space)) = scratch.wire.split_at_mut_checked(carried) else { return };
+            let read = match link.socket.read(space) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => return state.lose_now(ConnectionEnd::Io(error.to_string(), error.kind())),
+                Ok(0) => return state.lose_now(ConnectionEnd::Vanished),
+                Ok(read) => read,
+            };
+            front.copy_from_slice(&state.records.carry);
+            let wire = scratch.wire.get_mut(..carried + read).unwrap_or_default();
+            scratch.plain.clear();
+            scratch.sealed.clear();
+            let opened = state.records.open(wire, &mut scratch.plain, &mut scratch.sealed);
+            if !scratch.sealed.is_empty() {
+                link.send(&mut state, &scratch.sealed);
+            }
+            let mut actions = Vec::new();
+            state.core.receive(now(), &scratch.plain, &mut actions);
+            state.perform(actions);
+            match opened {
+                Ok(true) => state.close_after_peer(),
+                Ok(false) => {}
+                // The alert is on its way; there is nothing else to say.
+                Err(error) => state.lose(ConnectionEnd::Tls(error.to_string())),
+            }
+        });
+    }
+
+    /// Reads and drops what a peer sends that has been told goodbye.
+    fn discard(&mut self) {
+        let read = Scratch::lend(|scratch| self.link.socket.read(&mut scratch.wire));
+        match read {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Ok(n) if n > 0 => {}
+            _ => self.finish(),
+        }
+    }
+
+    fn lose(&mut self, end: ConnectionEnd) {
+        self.link.state.borrow_mut().lose_now(end);
+    }
+
+    /// The connection has ended: say so as far as there is somebody to hear it.
+    fn begin_closing(&mut self) {
+        let link = self.link.clone();
+        let mut state = link.state.borrow_mut();
+        if matches!(state.ended, Some(ConnectionEnd::Vanished | ConnectionEnd::Io(..))) {
+            drop(state);
+            return self.finish();
+        }
+        link.flush(&mut state);
+        let mut farewell = Vec::new();
+        if !matches!(state.ended, Some(ConnectionEnd::Tls(_))) {
+            state.records.close_notify(&mut farewell);
+        }
+        link.send(&mut state, &farewell);
+        self.sleep = None;
+        self.stage = Stage::Closing { until: now() + LINGER, said: false };
+    }
+
+    fn finish(&mut self) {
+        let mut state = self.link.state.borrow_mut();
+        state.driver = None;
+        state.wake_all();
+        self.link.count(&mut state);
+        drop(state);
+        self.link.count_end();
+        self.stage = Stage::Done;
+    }
+}
+
+impl State {
+    /// The peer has sent close_notify.
+    fn close_after_peer(&mut self) {
+        if self.ended.is_none() {
+            self.lose(ConnectionEnd::PeerClosed);
+            self.core.lost();
+        }
+    }
+}
+
+fn idle_deadline(state: &State) -> Option<Instant> {
+    Some(state.idle_since? + state.idle_limit?)
+}
+
+fn earliest(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}

@@ -1,0 +1,346 @@
+//! One live HBONE connection: the protocol core, its records, its socket and its streams, shared by the driver and
+//! by the owners of the streams. All of them live on one thread, and nobody holds the state across an await.
+//!
+//! Whoever has something to send puts frames into the core's output and calls [`Link::kick`]; the driver seals them
+//! at the end of the event loop's tick, so that what many streams have to say leaves in one write.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Waker};
+use std::time::{Duration, Instant};
+
+use rustls_pki_types::CertificateDer;
+
+use crate::core::fields::RequestHead;
+use crate::core::{Action, Core, Stats};
+use crate::record::Records;
+use crate::scratch::Scratch;
+use crate::socket::Socket;
+use crate::stream::{Break, StreamCell};
+use crate::{ConnectionEnd, Metrics};
+
+/// Output of the core above which it is sealed without waiting for the end of the tick.
+const EAGER: usize = 64 << 10;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) socket: Socket,
+    pub(crate) local: SocketAddr,
+    pub(crate) peer: SocketAddr,
+    pub(crate) chain: Arc<[CertificateDer<'static>]>,
+    metrics: Option<Arc<Metrics>>,
+    pub(crate) state: RefCell<State>,
+}
+
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) core: Core,
+    pub(crate) records: Records,
+    /// Sealed records the socket has not taken, and how much of them it has.
+    sealed: Vec<u8>,
+    sent: usize,
+    pub(crate) streams: HashMap<u32, Rc<StreamCell>>,
+    /// Server: requests nobody has asked for yet.
+    pub(crate) arrivals: VecDeque<(Rc<StreamCell>, RequestHead)>,
+    /// Who waits for a request, for room to open a stream, for the socket to take what is sealed.
+    pub(crate) waiting: Vec<Waker>,
+    pub(crate) driver: Option<Waker>,
+    pub(crate) ended: Option<ConnectionEnd>,
+    /// Client: closes after this time without streams.
+    pub(crate) idle_limit: Option<Duration>,
+    pub(crate) idle_since: Option<Instant>,
+    counted: Stats,
+}
+
+pub(crate) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+impl Link {
+    pub(crate) fn new(
+        socket: Socket,
+        core: Core,
+        records: Records,
+        metrics: Option<Arc<Metrics>>,
+    ) -> io::Result<Rc<Self>> {
+        if let Some(metrics) = &metrics {
+            metrics.connections_opened.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(Rc::new(Self {
+            local: socket.tcp().local_addr()?,
+            peer: socket.tcp().peer_addr()?,
+            chain: records.peer_chain(),
+            socket,
+            metrics,
+            state: RefCell::new(State {
+                core,
+                records,
+                sealed: Vec::new(),
+                sent: 0,
+                streams: HashMap::new(),
+                arrivals: VecDeque::new(),
+                waiting: Vec::new(),
+                driver: None,
+                ended: None,
+                idle_limit: None,
+                idle_since: Some(now()),
+                counted: Stats::default(),
+            }),
+        }))
+    }
+
+    /// Has the driver send what was put into the output, once everybody had a turn.
+    pub(crate) fn kick(&self) {
+        self.state.borrow().kick();
+    }
+
+    /// Ends a stream its owner no longer wants.
+    pub(crate) fn abandon(&self, cell: &StreamCell) {
+        let mut state = self.state.borrow_mut();
+        state.core.abandon(cell.id);
+        state.streams.remove(&cell.id);
+        state.after_call();
+    }
+
+    /// Cuts everything and closes.
+    pub(crate) fn close(&self, end: ConnectionEnd) {
+        let mut state = self.state.borrow_mut();
+        let mut actions = Vec::new();
+        state.core.close(end, &mut actions);
+        state.perform(actions);
+        state.kick();
+    }
+
+    /// Client: no handle is left to open a stream with.
+    pub(crate) fn release(&self) {
+        let mut state = self.state.borrow_mut();
+        let mut actions = Vec::new();
+        state.core.release(&mut actions);
+        state.perform(actions);
+        state.kick();
+    }
+
+    /// Seals and sends the output now.
+    pub(crate) fn flush(&self, state: &mut State) {
+        if state.core.output().is_empty() || state.is_blocked() {
+            return;
+        }
+        Scratch::lend(|scratch| {
+            let State { core, records, .. } = &mut *state;
+            scratch.sealed.clear();
+            let sealed = records.seal(core.output(), &mut scratch.sealed);
+            core.output().clear();
+            if core.output().capacity() > EAGER {
+                *core.output() = Vec::new();
+            }
+            match sealed {
+                Ok(()) => self.send(state, &scratch.sealed),
+                Err(error) => state.lose_now(ConnectionEnd::Tls(error.to_string())),
+            }
+        });
+    }
+
+    /// Seals `frames` behind the output and sends them now.
+    pub(crate) fn send_frames(&self, state: &mut State, frames: &[u8], sealed: &mut Vec<u8>) {
+        sealed.clear();
+        let State { core, records, .. } = &mut *state;
+        let first = if core.output().is_empty() { Ok(()) } else { records.seal(core.output(), sealed) };
+        core.output().clear();
+        match first.and_then(|()| records.seal(frames, sealed)) {
+            Ok(()) => self.send(state, sealed),
+            Err(error) => state.lose_now(ConnectionEnd::Tls(error.to_string())),
+        }
+    }
+
+    /// Sends sealed records; what the socket does not take waits.
+    pub(crate) fn send(&self, state: &mut State, sealed: &[u8]) {
+        let mut rest = sealed;
+        if !state.is_blocked() {
+            match self.socket.write(sealed) {
+                Ok(written) => rest = sealed.get(written..).unwrap_or_default(),
+                Err(error) => return state.lose_now(ConnectionEnd::Io(error.to_string(), error.kind())),
+            }
+        }
+        if !rest.is_empty() {
+            state.sealed.extend_from_slice(rest);
+            state.kick();
+        }
+    }
+
+    /// Offers the socket what it did not take before. `true` when nothing is left.
+    pub(crate) fn drain_sealed(&self, state: &mut State) -> bool {
+        if !state.is_blocked() {
+            return true;
+        }
+        match self.socket.write(state.sealed.get(state.sent..).unwrap_or_default()) {
+            Ok(written) => state.sent += written,
+            Err(error) => state.lose_now(ConnectionEnd::Io(error.to_string(), error.kind())),
+        }
+        if state.is_blocked() {
+            return false;
+        }
+        state.sent = 0;
+        if state.sealed.capacity() > EAGER {
+            state.sealed = Vec::new()
+        } else {
+            state.sealed.clear()
+        }
+        state.wake_all();
+        true
+    }
+
+    /// Adds what happened to the process's totals.
+    pub(crate) fn count(&self, state: &mut State) {
+        let stats = state.core.stats();
+        if let Some(metrics) = &self.metrics
+            && stats != state.counted
+        {
+            metrics.add(state.counted, stats);
+            state.counted = stats;
+        }
+    }
+
+    pub(crate) fn count_end(&self) {
+        if let Some(metrics) = &self.metrics {
+            metrics.connections_closed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl State {
+    pub(crate) fn kick(&self) {
+        if let Some(driver) = &self.driver {
+            driver.wake_by_ref();
+        }
+    }
+
+    /// Sealed records wait for the socket: nobody adds to them.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.sent < self.sealed.len()
+    }
+
+    /// Registers somebody to be woken when room, requests or the socket change.
+    pub(crate) fn wait(&mut self, cx: &Context<'_>) {
+        if !self.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+            self.waiting.push(cx.waker().clone());
+        }
+    }
+
+    pub(crate) fn wake_all(&mut self) {
+        for waker in self.waiting.drain(..) {
+            waker.wake();
+        }
+    }
+
+    /// To be called after calls into the core that may have ended a stream.
+    pub(crate) fn after_call(&mut self) {
+        let mut actions = Vec::new();
+        self.core.settle_connection(&mut actions);
+        self.perform(actions);
+        self.note_room();
+        self.kick();
+    }
+
+    /// Streams may have ended: those who wait for room look again, and the idle clock starts or stops.
+    fn note_room(&mut self) {
+        if self.core.open_streams() > 0 {
+            self.idle_since = None;
+        } else if self.idle_since.is_none() {
+            self.idle_since = Some(now());
+        }
+        if self.core.has_room() {
+            self.wake_all();
+        }
+    }
+
+    /// Does what the core says. Payload goes straight to the applications' sockets, consecutive pieces for one
+    /// stream in one write.
+    pub(crate) fn perform(&mut self, actions: Vec<Action<'_>>) {
+        if actions.is_empty() {
+            return;
+        }
+        let mut actions = actions.into_iter().peekable();
+        let mut pieces = Vec::new();
+        while let Some(action) = actions.next() {
+            match action {
+                Action::Data { stream, bytes } => {
+                    pieces.clear();
+                    pieces.push(IoSlice::new(bytes));
+                    while let Some(Action::Data { bytes, .. }) = actions.next_if(
+                        |next| matches!(next, Action::Data { stream: other, .. } if *other == stream),
+                    ) {
+                        pieces.push(IoSlice::new(bytes));
+                    }
+                    self.deliver(stream, &pieces);
+                }
+                Action::End { stream } => self.with(stream, StreamCell::end),
+                Action::Request { stream, head } => {
+                    let cell = StreamCell::new(stream);
+                    self.streams.insert(stream, cell.clone());
+                    self.arrivals.push_back((cell, head));
+                    self.wake_all();
+                }
+                Action::Answer { stream, head } => self.with(stream, |cell| cell.answer(head)),
+                Action::Broken { stream, why } => {
+                    self.arrivals.retain(|(cell, _)| cell.id != stream);
+                    if let Some(cell) = self.streams.remove(&stream) {
+                        cell.break_off(Break::Stream(why));
+                    }
+                }
+                Action::Window { stream: 0 } => self.streams.values().for_each(|cell| cell.wake_writer()),
+                Action::Window { stream } => self.with(stream, StreamCell::wake_writer),
+                Action::GoingAway => self.wake_all(),
+                Action::Ended(end) => self.lose(end),
+            }
+        }
+        self.note_room();
+    }
+
+    fn with(&self, stream: u32, act: impl FnOnce(&StreamCell)) {
+        if let Some(cell) = self.streams.get(&stream) {
+            act(cell);
+        }
+    }
+
+    fn deliver(&mut self, stream: u32, pieces: &[IoSlice<'_>]) {
+        let octets = pieces.iter().map(|piece| piece.len()).sum();
+        let consumed = match self.streams.get(&stream) {
+            Some(cell) => cell.deliver(pieces),
+            // Its owner is gone; the core forgets it with the next call.
+            None => octets,
+        };
+        if consumed > 0 {
+            self.core.consumed(stream, consumed);
+        }
+    }
+
+    /// The connection can carry nothing any more, not even a farewell.
+    pub(crate) fn lose_now(&mut self, end: ConnectionEnd) {
+        self.lose(end);
+        self.core.lost();
+        self.sealed = Vec::new();
+        self.sent = 0;
+    }
+
+    /// The connection is over: every stream that has not ended by itself is broken.
+    pub(crate) fn lose(&mut self, end: ConnectionEnd) {
+        if self.ended.is_some() {
+            return;
+        }
+        for (stream, cell) in std::mem::take(&mut self.streams) {
+            if !(cell.has_ended() && self.core.sent_all(stream)) {
+                cell.break_off(Break::Connection(end.clone()));
+            }
+        }
+        self.arrivals.clear();
+        self.ended = Some(end);
+        self.wake_all();
+        self.kick();
+    }
+}

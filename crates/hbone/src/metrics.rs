@@ -1,0 +1,38 @@
+//! What a process counts about its tunnels, whichever thread they live on.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::core::Stats;
+
+/// Totals over all connections that share these metrics.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    /// Connections whose TLS handshake succeeded.
+    pub connections_opened: AtomicU64,
+    /// Of those, connections that have ended.
+    pub connections_closed: AtomicU64,
+    /// Streams opened or accepted.
+    pub streams: AtomicU64,
+    /// Streams the peer reset.
+    pub resets_received: AtomicU64,
+    /// Streams we reset.
+    pub resets_sent: AtomicU64,
+    /// Requests refused for want of room or because of a drain.
+    pub refused: AtomicU64,
+    /// Budgets a peer exceeded.
+    pub floods: AtomicU64,
+}
+
+impl Metrics {
+    /// Adds what happened on one connection since `before`.
+    pub(crate) fn add(&self, before: Stats, now: Stats) {
+        let add = |total: &AtomicU64, before: u64, now: u64| {
+            total.fetch_add(now - before, Ordering::Relaxed);
+        };
+        add(&self.streams, before.streams, now.streams);
+        add(&self.resets_received, before.resets_received, now.resets_received);
+        add(&self.resets_sent, before.resets_sent, now.resets_sent);
+        add(&self.refused, before.refused, now.refused);
+        add(&self.floods, before.floods, now.floods);
+    }
+}

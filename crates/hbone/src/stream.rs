@@ -1,0 +1,225 @@
+//! What the shell keeps of one stream: bytes nobody has taken yet, the application's socket once there is one, and
+//! how the stream ended.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+
+use crate::core::StreamFault;
+use crate::core::fields::AnswerHead;
+use crate::relay::Counters;
+use crate::socket::Socket;
+use crate::{ConnectionEnd, TunnelError};
+
+/// Buffers of one vectored write; the kernel takes 1,024.
+const MAX_PIECES: usize = 512;
+
+/// Why a stream was broken off.
+#[derive(Debug, Clone)]
+pub(crate) enum Break {
+    Stream(StreamFault),
+    Connection(ConnectionEnd),
+}
+
+impl From<Break> for TunnelError {
+    fn from(why: Break) -> Self {
+        match why {
+            Break::Stream(StreamFault::Reset(code)) => Self::PeerReset(code),
+            Break::Stream(StreamFault::Fault { code, what }) => Self::PeerFault { code, what },
+            Break::Stream(StreamFault::NotProcessed(code)) => {
+                Self::ConnectionEnded(ConnectionEnd::GoAway { code })
+            }
+            Break::Connection(end) => Self::ConnectionEnded(end),
+        }
+    }
+}
+
+/// See the module. Shared by the connection and the stream's owner.
+#[derive(Debug)]
+pub(crate) struct StreamCell {
+    pub(crate) id: u32,
+    state: RefCell<StreamState>,
+}
+
+#[derive(Debug, Default)]
+struct StreamState {
+    answer: Option<AnswerHead>,
+    inbox: VecDeque<Vec<u8>>,
+    /// Octets of the first entry that are gone.
+    taken: usize,
+    /// The peer has ended its direction.
+    ended: bool,
+    broken: Option<Break>,
+    /// Where payload goes directly.
+    app: Option<(Rc<Socket>, Arc<Counters>)>,
+    /// Writing to the application failed: what comes for it is dropped.
+    app_error: Option<io::Error>,
+    app_gone: bool,
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+}
+
+impl StreamCell {
+    pub(crate) fn new(id: u32) -> Rc<Self> {
+        Rc::new(Self { id, state: RefCell::default() })
+    }
+
+    /// Payload from the peer; returns how much of it is consumed.
+    pub(crate) fn deliver(&self, pieces: &[IoSlice<'_>]) -> usize {
+        let mut state = self.state.borrow_mut();
+        let total = pieces.iter().map(|piece| piece.len()).sum();
+        if state.app_gone {
+            return total;
+        }
+        let mut written = 0;
+        if let (Some((app, counters)), true) = (&state.app, state.inbox.is_empty()) {
+            match app.write_vectored(pieces.get(..pieces.len().min(MAX_PIECES)).unwrap_or_default()) {
+                Ok(n) => {
+                    counters.add_to_app(n);
+                    written = n;
+                }
+                Err(error) => {
+                    state.app_gone = true;
+                    state.app_error = Some(error);
+                    wake(&mut state.reader);
+                    return total;
+                }
+            }
+        }
+        if written < total {
+            let mut rest = Vec::with_capacity(total - written);
+            let mut skip = written;
+            for piece in pieces {
+                rest.extend_from_slice(piece.get(skip..).unwrap_or_default());
+                skip = skip.saturating_sub(piece.len());
+            }
+            state.inbox.push_back(rest);
+            wake(&mut state.reader);
+        }
+        written
+    }
+
+    /// From here on payload goes to the application's socket.
+    pub(crate) fn attach(&self, app: Rc<Socket>, counters: Arc<Counters>) {
+        self.state.borrow_mut().app = Some((app, counters));
+    }
+
+    pub(crate) fn detach(&self) {
+        let mut state = self.state.borrow_mut();
+        state.app = None;
+        state.app_gone = true;
+    }
+
+    /// Offers the application what it did not take before; returns how much it took.
+    pub(crate) fn offer(&self) -> io::Result<usize> {
+        let mut state = self.state.borrow_mut();
+        if let Some(error) = state.app_error.take() {
+            return Err(error);
+        }
+        let mut total = 0;
+        while let (Some(front), Some((app, counters))) = (state.inbox.front(), &state.app) {
+            let rest = front.get(state.taken..).unwrap_or_default();
+            let written = app.write(rest)?;
+            counters.add_to_app(written);
+            total += written;
+            if written < rest.len() {
+                state.taken += written;
+                break;
+            }
+            state.inbox.pop_front();
+            state.taken = 0;
+        }
+        if state.inbox.is_empty() {
+            state.inbox = VecDeque::new();
+        }
+        Ok(total)
+    }
+
+    /// Takes payload for an owner that reads; returns how much.
+    pub(crate) fn take(&self, buffer: &mut tokio::io::ReadBuf<'_>) -> usize {
+        let mut state = self.state.borrow_mut();
+        let before = buffer.filled().len();
+        while buffer.remaining() > 0 {
+            let Some(front) = state.inbox.front() else { break };
+            let rest = front.get(state.taken..).unwrap_or_default();
+            let n = rest.len().min(buffer.remaining());
+            buffer.put_slice(rest.get(..n).unwrap_or_default());
+            if n == rest.len() {
+                state.inbox.pop_front();
+                state.taken = 0;
+            } else {
+                state.taken += n;
+            }
+        }
+        buffer.filled().len() - before
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.state.borrow().inbox.is_empty()
+    }
+
+    pub(crate) fn end(&self) {
+        let mut state = self.state.borrow_mut();
+        state.ended = true;
+        wake(&mut state.reader);
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.state.borrow().ended
+    }
+
+    pub(crate) fn answer(&self, head: AnswerHead) {
+        let mut state = self.state.borrow_mut();
+        state.answer = Some(head);
+        wake(&mut state.reader);
+    }
+
+    pub(crate) fn take_answer(&self) -> Option<AnswerHead> {
+        self.state.borrow_mut().answer.take()
+    }
+
+    pub(crate) fn break_off(&self, why: Break) {
+        let mut state = self.state.borrow_mut();
+        state.broken.get_or_insert(why);
+        wake(&mut state.reader);
+        wake(&mut state.writer);
+    }
+
+    pub(crate) fn broken(&self) -> Option<Break> {
+        self.state.borrow().broken.clone()
+    }
+
+    pub(crate) fn is_broken(&self) -> bool {
+        self.state.borrow().broken.is_some()
+    }
+
+    /// Registers who waits for payload, its end, the answer or the break.
+    pub(crate) fn wait_reader(&self, cx: &Context<'_>) {
+        set(&mut self.state.borrow_mut().reader, cx);
+    }
+
+    /// Registers who waits for a window or the break.
+    pub(crate) fn wait_writer(&self, cx: &Context<'_>) {
+        set(&mut self.state.borrow_mut().writer, cx);
+    }
+
+    pub(crate) fn wake_writer(&self) {
+        wake(&mut self.state.borrow_mut().writer);
+    }
+}
+
+fn set(slot: &mut Option<Waker>, cx: &Context<'_>) {
+    match slot {
+        Some(waker) => waker.clone_from(cx.waker()),
+        None => *slot = Some(cx.waker().clone()),
+    }
+}
+
+fn wake(slot: &mut Option<Waker>) {
+    if let Some(waker) = slot.take() {
+        waker.wake();
+    }
+}
