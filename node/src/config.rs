@@ -2,6 +2,7 @@
 //!
 //! All mistakes are reported together. Nothing reads the environment later. Precedence: environment, then
 //! `PROXY_CONFIG`, then `./etc/istio/config/mesh`, then the default (control-and-operations 5.1).
+mod components;
 mod dump;
 mod duration;
 mod error;
@@ -23,6 +24,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
+
+use crate::certs::channel::{Credential, RootSource};
+use crate::sync::LocalSource;
 
 /// Port of inbound HBONE.
 pub(crate) const HBONE_PORT: u16 = 15008;
@@ -64,8 +68,10 @@ pub(crate) struct Config {
     pub(crate) ca: ControlPlane,
     /// Discovery.
     pub(crate) xds: ControlPlane,
-    /// How to prove who this node is.
+    /// The bearer token that says who this node is.
     pub(crate) credential: Credential,
+    /// File with a join token, to be exchanged for a node certificate; goes before the bearer token.
+    pub(crate) join_token: Option<PathBuf>,
     /// Ask for workloads when needed.
     pub(crate) xds_on_demand: bool,
     /// Local source of workloads, services and policies.
@@ -190,55 +196,11 @@ pub(crate) struct ControlPlane {
     /// Address with scheme; nothing: disabled.
     pub(crate) address: Option<String>,
     /// What its certificate must chain to.
-    pub(crate) root: Root,
+    pub(crate) roots: RootSource,
     /// Name to verify instead of the address's.
     pub(crate) alternative_hostname: Option<String>,
     /// Headers sent along.
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
-}
-
-/// Roots to trust.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Root {
-    /// A file, read again whenever needed.
-    File(PathBuf),
-    /// PEM text from the environment.
-    Inline(String),
-    /// The operating system's store.
-    System,
-}
-
-/// How this node proves who it is. `Debug` shows no secret.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) enum Credential {
-    /// A file with a bearer token, read per request.
-    TokenFile(PathBuf),
-    /// A bearer token.
-    Token(String),
-    /// A file with a join token, to be exchanged for a node certificate.
-    JoinToken(PathBuf),
-    /// None.
-    Anonymous,
-}
-
-impl std::fmt::Debug for Credential {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::TokenFile(path) => f.debug_tuple("TokenFile").field(path).finish(),
-            Self::Token(_) => f.write_str("Token(redacted)"),
-            Self::JoinToken(path) => f.debug_tuple("JoinToken").field(path).finish(),
-            Self::Anonymous => f.write_str("Anonymous"),
-        }
-    }
-}
-
-/// A local source of workloads, services and policies.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum LocalSource {
-    /// A file.
-    File(PathBuf),
-    /// YAML text from the environment.
-    Inline(String),
 }
 
 /// TCP options of data sockets.

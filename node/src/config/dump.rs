@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Config, ControlPlane, DnsAddress, Loopback, Mode, Root, WorkloadName};
+use super::{Config, ControlPlane, DnsAddress, Loopback, Mode, WorkloadName};
+use crate::certs::channel::RootSource;
 
 /// What stands for a header's value.
 const REDACTED: &str = "<redacted>";
@@ -57,10 +58,10 @@ impl Config {
             "clusterId": self.cluster_id,
             "clusterDomain": self.cluster_domain,
             "caAddress": self.ca.address,
-            "caRootCert": root(&self.ca.root),
+            "caRootCert": roots(&self.ca.roots),
             "altCaHostname": self.ca.alternative_hostname,
             "xdsAddress": self.xds.address,
-            "xdsRootCert": root(&self.xds.root),
+            "xdsRootCert": roots(&self.xds.roots),
             "altXdsHostname": self.xds.alternative_hostname,
             "preferedServiceNamespace": self.preferred_service_namespace,
             "secretTtl": duration(self.secret_ttl),
@@ -127,11 +128,11 @@ fn workload(name: &WorkloadName) -> Value {
     json!({"name": name.name, "namespace": name.namespace, "serviceAccount": name.service_account})
 }
 
-fn root(root: &Root) -> Value {
-    match root {
-        Root::File(path) => json!({"File": path}),
-        Root::Inline(_) => json!("Static"),
-        Root::System => json!("Default"),
+fn roots(roots: &RootSource) -> Value {
+    match roots {
+        RootSource::File(path) => json!({"File": path}),
+        RootSource::System => json!("Default"),
+        RootSource::Static(_) | RootSource::Joined | RootSource::Pinned(_) => json!("Static"),
     }
 }
 

@@ -1,7 +1,7 @@
 //! From raw inputs to a [`Config`].
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
@@ -14,14 +14,14 @@ use super::reader::Reader;
 use super::resolver::ResolverSettings;
 use super::threads;
 use super::{
-    Config, ControlPlane, Credential, DnsAddress, HBONE_PORT, Http2, INBOUND_PLAINTEXT_PORT, Listen,
-    LocalSource, Loopback, Mode, OUTBOUND_PORT, OwnPod, OwnWorkload, Pool, READINESS_PORT, Root, SOCKS5_PORT,
-    Sockets, TlsPolicy, WorkloadName,
+    Config, ControlPlane, DnsAddress, HBONE_PORT, Http2, INBOUND_PLAINTEXT_PORT, Listen, Loopback, Mode,
+    OUTBOUND_PORT, OwnPod, OwnWorkload, Pool, READINESS_PORT, SOCKS5_PORT, Sockets, TlsPolicy, WorkloadName,
 };
+use crate::certs::channel::{Credential, RootSource};
+use crate::sync::LocalSource;
 
 const MESH_FILE: &str = "./etc/istio/config/mesh";
 const ROOT_FILE: &str = "./var/run/secrets/istio/root-cert.pem";
-const TOKEN_FILE: &str = "./var/run/secrets/tokens/istio-token";
 const DEFAULT_MARK: u32 = 1337;
 
 /// Everything a configuration is made of, read by somebody else.
@@ -35,8 +35,6 @@ pub(crate) struct Inputs {
     pub(crate) n_cpus: usize,
     /// The kernel has IPv6 on loopback.
     pub(crate) ipv6_loopback: bool,
-    /// Which files exist.
-    pub(crate) exists: fn(&Path) -> bool,
     pub(crate) arguments: String,
 }
 
@@ -54,7 +52,6 @@ impl Inputs {
             resolv_conf: std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
             n_cpus: std::thread::available_parallelism().map_or(1, usize::from),
             ipv6_loopback: disabled.is_ok_and(|text| text.trim() != "1"),
-            exists: |path| path.exists(),
             arguments,
         }
     }
@@ -126,6 +123,7 @@ impl Loader<'_> {
             ca,
             xds: self.control_plane("XDS", document.discovery_address.as_deref()),
             credential: self.credential(),
+            join_token: self.join_token(),
             xds_on_demand,
             local_source: self.local_source(),
             preferred_service_namespace: reader.text("PREFERED_SERVICE_NAMESPACE").map(str::to_owned),
@@ -264,7 +262,7 @@ impl Loader<'_> {
         let given = self.reader.text(address).or(discovery_address).unwrap_or(default);
         ControlPlane {
             address: if given.is_empty() { None } else { self.uri(address, given) },
-            root: self.root(self.reader.text(root).unwrap_or(ROOT_FILE)),
+            roots: self.roots(self.reader.text(root)),
             alternative_hostname: self.reader.text(hostname).map(str::to_owned),
             headers: self.headers(headers),
         }
@@ -274,8 +272,8 @@ impl Loader<'_> {
         let address = if given.contains("://") { given.to_owned() } else { format!("https://{given}") };
         let reason = match address.parse::<http::Uri>() {
             Ok(uri) if uri.host().is_some_and(|host| !host.is_empty()) => match uri.scheme_str() {
-                Some("http" | "https") => return Some(address),
-                other => format!("unknown scheme {:?} in {given}", other.unwrap_or_default()),
+                Some("https") => return Some(address),
+                _ => format!("only https is usable: {given}"),
             },
             Ok(_) => format!("no host in {given}"),
             Err(error) => error.to_string(),
@@ -284,15 +282,16 @@ impl Loader<'_> {
         None
     }
 
-    /// PEM text is told by its look, so that a missing file is an error when it is read and not an empty trust store.
-    fn root(&self, given: &str) -> Root {
-        let path = PathBuf::from(given);
+    /// A node that joins by token gets the roots along with its certificate, unless it is told others.
+    fn roots(&self, given: Option<&str>) -> RootSource {
         match given {
-            "SYSTEM" => Root::System,
-            _ if (self.inputs.exists)(&path) => Root::File(path),
-            _ if given.contains("-----BEGIN ") => Root::Inline(given.to_owned()),
-            _ => Root::File(path),
+            None if self.join_token().is_some() => RootSource::Joined,
+            given => RootSource::from_setting(given.unwrap_or(ROOT_FILE)),
         }
+    }
+
+    fn join_token(&self) -> Option<PathBuf> {
+        self.reader.non_empty("CULVERT_JOIN_TOKEN").map(PathBuf::from)
     }
 
     fn headers(&self, prefix: &str) -> Vec<(HeaderName, HeaderValue)> {
@@ -312,17 +311,10 @@ impl Loader<'_> {
     }
 
     fn credential(&self) -> Credential {
-        if let Some(path) = self.reader.non_empty("CULVERT_JOIN_TOKEN") {
-            return Credential::JoinToken(PathBuf::from(path));
+        if self.join_token().is_some() {
+            return Credential::None;
         }
-        match self.reader.text("AUTH_TOKEN") {
-            Some(text) if (self.inputs.exists)(Path::new(text)) => Credential::TokenFile(PathBuf::from(text)),
-            Some(text) => Credential::Token(text.to_owned()),
-            None if (self.inputs.exists)(Path::new(TOKEN_FILE)) => {
-                Credential::TokenFile(PathBuf::from(TOKEN_FILE))
-            }
-            None => Credential::Anonymous,
-        }
+        Credential::from_setting(self.reader.text("AUTH_TOKEN"))
     }
 
     fn local_source(&self) -> Option<LocalSource> {

@@ -12,7 +12,6 @@ fn inputs(variables: &[(&str, &str)]) -> Inputs {
         resolv_conf: "nameserver 10.255.255.53\n".into(),
         n_cpus: 2,
         ipv6_loopback: true,
-        exists: |path| path.starts_with("/exists"),
         arguments: "proxy ztunnel".into(),
     }
 }
@@ -203,18 +202,56 @@ fn grace_period_leaves_time_to_stop() {
 
 #[test]
 fn roots_and_credentials_are_told_apart() {
-    let root = |text: &str| loaded(&[("CA_ROOT_CA", text)]).ca.root;
-    assert_eq!(root("/exists/root.pem"), Root::File("/exists/root.pem".into()));
-    assert_eq!(root("/missing/root.pem"), Root::File("/missing/root.pem".into()));
-    assert_eq!(root("SYSTEM"), Root::System);
-    assert!(matches!(root("-----BEGIN CERTIFICATE-----\n"), Root::Inline(_)));
+    let roots = |text: &str| loaded(&[("CA_ROOT_CA", text)]).ca.roots;
+    assert_eq!(roots("/missing/root.pem"), RootSource::File("/missing/root.pem".into()));
+    assert_eq!(roots("SYSTEM"), RootSource::System);
+    assert!(matches!(roots("-----BEGIN CERTIFICATE-----\n"), RootSource::Static(_)));
 
-    assert_eq!(loaded(&[]).credential, Credential::Anonymous);
-    assert_eq!(loaded(&[("AUTH_TOKEN", "/exists/t")]).credential, Credential::TokenFile("/exists/t".into()));
-    let token = loaded(&[("AUTH_TOKEN", "abc.def")]).credential;
-    assert_eq!(format!("{token:?}"), "Token(redacted)");
-    let join = loaded(&[("AUTH_TOKEN", "abc"), ("CULVERT_JOIN_TOKEN", "/t")]).credential;
-    assert_eq!(join, Credential::JoinToken("/t".into()));
+    let token = tempfile::NamedTempFile::new().unwrap();
+    let path = token.path().to_str().unwrap();
+    assert_eq!(loaded(&[("AUTH_TOKEN", path)]).credential, Credential::File(path.into()));
+    let literal = loaded(&[("AUTH_TOKEN", "abc.def")]);
+    assert_eq!(literal.credential, Credential::Literal("abc.def".into()));
+    assert!(!format!("{literal:?}").contains("abc.def"));
+
+    let joined = loaded(&[("AUTH_TOKEN", "abc"), ("CULVERT_JOIN_TOKEN", "/t"), ("XDS_ROOT_CA", "/root.pem")]);
+    assert_eq!((joined.credential, joined.join_token), (Credential::None, Some("/t".into())));
+    assert_eq!(
+        (joined.ca.roots, joined.xds.roots),
+        (RootSource::Joined, RootSource::File("/root.pem".into()))
+    );
+}
+
+#[test]
+fn components_get_what_is_theirs() {
+    let config = loaded(&[
+        ("KUBERNETES_SERVICE_HOST", "x"),
+        ("NODE_NAME", "n1"),
+        ("NETWORK", "net"),
+        ("XDS_HEADER_A", "b"),
+        ("ALT_XDS_HOSTNAME", "other"),
+        ("SECRET_TTL", "1h"),
+        ("TLS12_ENABLED", "true"),
+        ("ISTIO_METAJSON_LABELS", r#"{"a": 1}"#),
+        ("PREFERED_SERVICE_NAMESPACE", "shop"),
+    ]);
+    let certs = config.certs(None).unwrap();
+    assert_eq!(
+        (certs.ca.address.as_str(), certs.secret_ttl),
+        ("https://istiod.istio-system.svc:15012", Duration::from_secs(3600))
+    );
+    assert!(certs.impersonate && certs.tls.tls12);
+    let sync = config.sync(None);
+    let control = sync.control.unwrap();
+    assert_eq!(control.headers, [("a".to_owned(), "b".to_owned())]);
+    assert_eq!(
+        (control.alternative_name.as_deref(), control.cluster_id.as_str()),
+        (Some("other"), "Kubernetes")
+    );
+    assert_eq!(sync.node.structured_metadata["LABELS"]["a"], 1);
+    assert_eq!((&*sync.mesh.network, sync.mesh.node.as_deref()), ("net", Some("n1")));
+    assert_eq!(config.dns().preferred_namespace.as_deref(), Some("shop"));
+    assert!(loaded(&[("XDS_ADDRESS", "")]).sync(None).control.is_none());
 }
 
 #[test]
