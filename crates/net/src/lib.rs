@@ -3,10 +3,12 @@
 //! **For:** listeners and dialled sockets as a mesh proxy needs them ([`socket`]: marks, transparent binds,
 //! original destinations), the byte relay of plaintext paths ([`relay`]), descriptor passing over
 //! `SOCK_SEQPACKET` ([`seqpacket`]), network namespaces held by descriptor ([`namespace`]), links, addresses and
-//! routes ([`links`]), and the redirection of a workload's namespace ([`capture`], encoded by [`nftables`]).
+//! routes ([`links`], [`star`]), and the redirection of a workload's namespace ([`capture`], encoded by [`nftables`]).
 //!
 //! **Not for:** deciding anything about the mesh, tunnels, TLS, logging (what a caller may want to log is returned
 //! as data), or calling programs such as `ip` or `nft` (none is needed).
+//!
+//! Child processes and where they live: [`process`].
 //!
 //! **Start reading at** [`namespace::NetNamespace::run`], then [`socket`], then [`capture::rules`].
 //!
@@ -16,17 +18,18 @@
 #![warn(missing_docs)]
 #![allow(unsafe_code, reason = "the one crate that may; see the invariants above")]
 
-//pub mod capture;
+pub mod capture;
 pub mod limits;
-//pub mod links;
+pub mod links;
 pub mod namespace;
-//mod netlink;
-//pub mod nftables;
+mod netlink;
+pub mod nftables;
 pub mod process;
 pub mod relay;
 pub mod seqpacket;
 pub mod socket;
+pub mod star;
 
 pub use namespace::{NamespaceError, NamespaceId, NetNamespace};
-//pub use netlink::NetlinkError;
+pub use netlink::NetlinkError;
 pub use relay::{ByteCounts, RelayError, relay};

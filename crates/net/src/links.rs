@@ -1,10 +1,300 @@
 //! Links, addresses, routes and policy rules of a namespace, over rtnetlink.
 //!
-//! A [`Links`] handle belongs to the namespace it was opened in, whichever thread uses it. Calls are synchronous: the
-//! kernel answers at once.
+//! A [`Links`] handle belongs to the namespace it was opened for, whichever thread uses it.
 use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd};
 
 use ipnet::IpNet;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_route::address::{
+    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope,
+};
+use netlink_packet_route::link::{
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use crate::netlink::NetlinkError;
-use crate::{NamespaceError, NetNamespace};
+use crate::NetNamespace;
+use crate::netlink::{Connection, NetlinkError};
+
+#[cfg(test)]
+mod tests;
+
+/// The loopback link, the same in every namespace.
+pub const LOOPBACK: &str = "lo";
+
+/// Links, addresses and routes of one namespace.
+#[derive(Debug)]
+pub struct Links {
+    connection: Connection,
+}
+
+/// Packets with this mark look up that table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MarkRule {
+    /// The mark.
+    pub mark: u32,
+    /// Which bits of it count.
+    pub mask: u32,
+    /// The routing table.
+    pub table: u8,
+    /// Lower comes first.
+    pub priority: u32,
+}
+
+/// IPv4 or IPv6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Links {
+    /// Opens a handle on `namespace`.
+    pub fn open(namespace: &NetNamespace) -> Result<Self, NetlinkError> {
+        Ok(Self { connection: Connection::open(namespace, netlink_sys::protocols::NETLINK_ROUTE)? })
+    }
+
+    /// Makes two links joined by a cable: `name` here and `peer` in `other`.
+    pub fn add_veth(&mut self, name: &str, peer: &str, other: &NetNamespace) -> Result<(), NetlinkError> {
+        let mut far = LinkMessage::default();
+        far.attributes.push(LinkAttribute::IfName(peer.to_owned()));
+        far.attributes.push(LinkAttribute::NetNsFd(other.as_fd().as_raw_fd()));
+        let mut near = LinkMessage::default();
+        near.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        near.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Veth),
+            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(far))),
+        ]));
+        let message = RouteNetlinkMessage::NewLink(near);
+        self.connection.change(&format!("make the link {name}"), message, NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    /// Removes a link (and the other end of its cable).
+    pub fn remove(&mut self, name: &str) -> Result<(), NetlinkError> {
+        let mut link = LinkMessage::default();
+        link.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        self.connection.change(&format!("remove the link {name}"), RouteNetlinkMessage::DelLink(link), 0)
+    }
+
+    /// Brings a link up.
+    pub fn set_up(&mut self, name: &str) -> Result<(), NetlinkError> {
+        let mut link = LinkMessage::default();
+        link.header.flags = LinkFlags::Up;
+        link.header.change_mask = LinkFlags::Up;
+        link.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        self.connection.change(&format!("bring the link {name} up"), RouteNetlinkMessage::SetLink(link), 0)
+    }
+
+    /// The names of all links with their indexes.
+    pub fn list(&mut self) -> Result<Vec<(String, u32)>, NetlinkError> {
+        let message = RouteNetlinkMessage::GetLink(LinkMessage::default());
+        let links = self.connection.list("list the links", message)?;
+        let named = links.into_iter().filter_map(|message| {
+            let RouteNetlinkMessage::NewLink(link) = message else { return None };
+            let index = link.header.index;
+            link.attributes.into_iter().find_map(|attribute| match attribute {
+                LinkAttribute::IfName(name) => Some((name, index)),
+                _ => None,
+            })
+        });
+        Ok(named.collect())
+    }
+
+    /// Gives a link an address; usable at once (no duplicate address detection).
+    pub fn add_address(&mut self, link: &str, address: IpNet) -> Result<(), NetlinkError> {
+        let index = self.index(link)?;
+        let mut message = AddressMessage::default();
+        message.header.family = family_of(address.addr());
+        message.header.prefix_len = address.prefix_len();
+        message.header.index = index;
+        message.header.scope = AddressScope::Universe;
+        message.attributes.push(AddressAttribute::Local(address.addr()));
+        message.attributes.push(AddressAttribute::Address(address.addr()));
+        if address.addr().is_ipv6() {
+            message.header.flags = AddressHeaderFlags::Nodad;
+            message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+        }
+        let message = RouteNetlinkMessage::NewAddress(message);
+        let flags = NLM_F_CREATE | NLM_F_REPLACE;
+        self.connection.change(&format!("give {link} the address {address}"), message, flags)
+    }
+
+    /// The addresses of all links (without link-local ones of IPv6).
+    pub fn addresses(&mut self) -> Result<Vec<IpNet>, NetlinkError> {
+        let message = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+        let messages = self.connection.list("list the addresses", message)?;
+        let addresses = messages.into_iter().filter_map(|message| {
+            let RouteNetlinkMessage::NewAddress(message) = message else { return None };
+            if message.header.scope == AddressScope::Link {
+                return None;
+            }
+            // IPv4 names its own address "local"; IPv6 has one "address" only.
+            let local = message.attributes.iter().find_map(|attribute| match attribute {
+                AddressAttribute::Local(address) => Some(*address),
+                _ => None,
+            });
+            let address = local.or_else(|| {
+                message.attributes.iter().find_map(|attribute| match attribute {
+                    AddressAttribute::Address(address) => Some(*address),
+                    _ => None,
+                })
+            });
+            IpNet::new(address?, message.header.prefix_len).ok()
+        });
+        Ok(addresses.collect())
+    }
+
+    /// Sends what goes to `destination` out of `link`, through `gateway` if there is one.
+    pub fn add_route(
+        &mut self,
+        destination: IpNet,
+        link: &str,
+        gateway: Option<IpAddr>,
+    ) -> Result<(), NetlinkError> {
+        let index = self.index(link)?;
+        let mut message = RouteMessage::default();
+        message.header.address_family = family_of(destination.addr());
+        message.header.destination_prefix_length = destination.prefix_len();
+        message.header.table = netlink_packet_route::route::RouteHeader::RT_TABLE_MAIN;
+        message.header.protocol = RouteProtocol::Static;
+        message.header.scope = if gateway.is_some() { RouteScope::Universe } else { RouteScope::Link };
+        message.header.kind = RouteType::Unicast;
+        if destination.prefix_len() > 0 {
+            message.attributes.push(RouteAttribute::Destination(RouteAddress::from(destination.network())));
+        }
+        message.attributes.push(RouteAttribute::Oif(index));
+        if let Some(gateway) = gateway {
+            message.attributes.push(RouteAttribute::Gateway(RouteAddress::from(gateway)));
+        }
+        let message = RouteNetlinkMessage::NewRoute(message);
+        let flags = NLM_F_CREATE | NLM_F_REPLACE;
+        self.connection.change(&format!("route {destination} to {link}"), message, flags)
+    }
+
+    /// Makes all destinations local in `table`: packets that look it up are delivered to this machine.
+    pub fn add_local_table(&mut self, table: u8, family: Family) -> Result<(), NetlinkError> {
+        let message = RouteNetlinkMessage::NewRoute(self.local_table(table, family)?);
+        let flags = NLM_F_CREATE | NLM_F_REPLACE;
+        self.connection.change(&format!("fill the routing table {table}"), message, flags)
+    }
+
+    /// Undoes [`Self::add_local_table`]; nothing to undo is fine.
+    pub fn remove_local_table(&mut self, table: u8, family: Family) -> Result<(), NetlinkError> {
+        let message = RouteNetlinkMessage::DelRoute(self.local_table(table, family)?);
+        absent_is_fine(self.connection.change(&format!("empty the routing table {table}"), message, 0))
+    }
+
+    /// Is the route of [`Self::add_local_table`] there?
+    pub fn has_local_table(&mut self, table: u8, family: Family) -> Result<bool, NetlinkError> {
+        let mut question = RouteMessage::default();
+        question.header.address_family = family.into();
+        let routes = self.connection.list("list the routes", RouteNetlinkMessage::GetRoute(question))?;
+        Ok(routes.iter().any(|message| {
+            let RouteNetlinkMessage::NewRoute(route) = message else { return false };
+            route.header.table == table
+                && route.header.kind == RouteType::Local
+                && route.header.destination_prefix_length == 0
+        }))
+    }
+
+    /// Adds a policy rule unless it is there.
+    pub fn add_mark_rule(&mut self, rule: MarkRule, family: Family) -> Result<(), NetlinkError> {
+        // The kernel would add a second copy of an IPv6 rule.
+        if self.has_mark_rule(rule, family)? {
+            return Ok(());
+        }
+        let message = RouteNetlinkMessage::NewRule(mark_rule(rule, family));
+        let operation = format!("add a routing rule for the mark {:#x}", rule.mark);
+        self.connection.change(&operation, message, NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    /// Removes a policy rule; nothing to remove is fine.
+    pub fn remove_mark_rule(&mut self, rule: MarkRule, family: Family) -> Result<(), NetlinkError> {
+        let message = RouteNetlinkMessage::DelRule(mark_rule(rule, family));
+        let operation = format!("remove the routing rule for the mark {:#x}", rule.mark);
+        absent_is_fine(self.connection.change(&operation, message, 0))
+    }
+
+    /// Is the rule there?
+    pub fn has_mark_rule(&mut self, rule: MarkRule, family: Family) -> Result<bool, NetlinkError> {
+        Ok(self.rules(family)?.iter().any(|message| {
+            let has = |wanted: RuleAttribute| message.attributes.contains(&wanted);
+            message.header.table == rule.table
+                && has(RuleAttribute::FwMark(rule.mark))
+                && has(RuleAttribute::FwMask(rule.mask))
+                && has(RuleAttribute::Priority(rule.priority))
+        }))
+    }
+
+    fn rules(&mut self, family: Family) -> Result<Vec<RuleMessage>, NetlinkError> {
+        let mut question = RuleMessage::default();
+        question.header.family = family.into();
+        let rules = self.connection.list("list the routing rules", RouteNetlinkMessage::GetRule(question))?;
+        let rules = rules.into_iter().filter_map(|message| match message {
+            RouteNetlinkMessage::NewRule(rule) => Some(rule),
+            _ => None,
+        });
+        Ok(rules.collect())
+    }
+
+    fn local_table(&mut self, table: u8, family: Family) -> Result<RouteMessage, NetlinkError> {
+        let index = self.index(LOOPBACK)?;
+        let mut message = RouteMessage::default();
+        message.header.address_family = family.into();
+        message.header.table = table;
+        message.header.protocol = RouteProtocol::Boot;
+        message.header.scope = RouteScope::Host;
+        message.header.kind = RouteType::Local;
+        message.attributes.push(RouteAttribute::Oif(index));
+        Ok(message)
+    }
+
+    fn index(&mut self, name: &str) -> Result<u32, NetlinkError> {
+        let links = self.list()?;
+        let found = links.into_iter().find(|(link, _)| link == name);
+        found.map(|(_, index)| index).ok_or_else(|| NetlinkError::NoSuchLink(name.to_owned()))
+    }
+}
+
+impl From<Family> for AddressFamily {
+    fn from(family: Family) -> Self {
+        match family {
+            Family::V4 => Self::Inet,
+            Family::V6 => Self::Inet6,
+        }
+    }
+}
+
+fn family_of(address: IpAddr) -> AddressFamily {
+    if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
+}
+
+fn mark_rule(rule: MarkRule, family: Family) -> RuleMessage {
+    let mut message = RuleMessage::default();
+    message.header.family = family.into();
+    message.header.table = rule.table;
+    message.header.action = RuleAction::ToTable;
+    message.attributes = vec![
+        RuleAttribute::FwMark(rule.mark),
+        RuleAttribute::FwMask(rule.mask),
+        RuleAttribute::Priority(rule.priority),
+        RuleAttribute::Table(u32::from(rule.table)),
+    ];
+    message
+}
+
+fn absent_is_fine(result: Result<(), NetlinkError>) -> Result<(), NetlinkError> {
+    match result {
+        Err(error) if matches!(error.errno(), Some(libc::ENOENT | libc::ESRCH | libc::EAFNOSUPPORT)) => {
+            Ok(())
+        }
+        other => other,
+    }
+}

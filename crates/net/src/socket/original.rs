@@ -11,8 +11,8 @@ use super::canonical;
 /// How the destination was learnt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FoundBy {
-    /// The kernel's record of a redirection.
-    Redirection,
+    /// The kernel's record of the connection, redirected or not.
+    ConnectionTracking,
     /// No record, but the socket is transparent: its local address is the destination (TPROXY).
     Transparent,
     /// No record and not transparent: the local address is a guess, worth a warning
@@ -36,7 +36,10 @@ pub fn original_destination(stream: &TcpStream) -> io::Result<OriginalDestinatio
         Err(_) => sockopt::ipv6_original_dst(stream).ok().map(SocketAddr::V6),
     };
     if let Some(address) = found {
-        return Ok(OriginalDestination { address: canonical(address), found_by: FoundBy::Redirection });
+        return Ok(OriginalDestination {
+            address: canonical(address),
+            found_by: FoundBy::ConnectionTracking,
+        });
     }
     let transparent = SockRef::from(stream).ip_transparent_v4().unwrap_or(false);
     let found_by = if transparent { FoundBy::Transparent } else { FoundBy::LocalAddress };
