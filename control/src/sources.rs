@@ -14,5 +14,5 @@ pub(crate) mod objects;
 mod problem;
 
 pub(crate) use files::{FileSource, FileSourceConfig, Watch};
-pub(crate) use folder::{Folder, Snapshot};
+pub(crate) use folder::{File, Folder, Snapshot};
 pub(crate) use problem::{LoadError, Problem, Reason};

@@ -11,8 +11,9 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
 
 use super::{data, intended, record_json};
+use crate::sources::objects::ObjectRef;
 use crate::sources::{FileSource, FileSourceConfig, Snapshot};
-use crate::translate::{Switches, translate};
+use crate::translate::{StatusCondition, Switches, translate};
 
 /// What is in every cluster; it shows in the results only when it changes.
 const API_SERVER: &str = "
@@ -40,6 +41,7 @@ struct Run {
     now: Timestamp,
     addresses: Named,
     authorizations: Named,
+    conditions: BTreeMap<ObjectRef, Vec<StatusCondition>>,
     /// Names the recordings give to allocated addresses.
     allocated: BTreeMap<String, String>,
 }
@@ -66,6 +68,7 @@ impl Run {
             now,
             addresses: Named::new(),
             authorizations: Named::new(),
+            conditions: BTreeMap::new(),
             allocated: BTreeMap::new(),
         };
         run.compare();
@@ -123,6 +126,7 @@ impl Run {
         step.insert("address".to_owned(), difference(&self.addresses, &addresses));
         step.insert("authorization".to_owned(), difference(&self.authorizations, &authorizations));
         step.insert("refused".to_owned(), refused.into());
+        self.conditions = records.conditions;
         self.addresses = addresses;
         self.authorizations = authorizations;
         Value::Object(step)
@@ -238,6 +242,72 @@ fn steps(case: &Path) -> Vec<PathBuf> {
     numbered.into_iter().map(|(_, path)| path).collect()
 }
 
+/// A recorded step lists the statuses that differ from the step before; `{}` is one that is gone.
+fn remember_status(step: &Value, status: &mut Named) {
+    let objects = step.get("status").and_then(Value::as_object).into_iter().flatten();
+    // The status of gateways belongs to those who run them.
+    for (object, recorded) in objects.filter(|(object, _)| !object.starts_with("Gateway/")) {
+        match recorded.get("conditions") {
+            Some(conditions) => drop(status.insert(object.clone(), conditions.clone())),
+            None => drop(status.remove(object)),
+        }
+    }
+}
+
+/// Type, status and reason are the contract, and the names a message mentions; its wording is free.
+fn compare_status(
+    step: &str,
+    recorded: &Named,
+    computed: &BTreeMap<ObjectRef, Vec<StatusCondition>>,
+    failures: &mut Vec<String>,
+) {
+    let triple = |condition: &StatusCondition| {
+        format!("{} {} {}", condition.kind, if condition.status { "True" } else { "False" }, condition.reason)
+    };
+    let ours: BTreeMap<String, Vec<String>> = computed
+        .iter()
+        .filter(|(object, _)| object.to_string() != intended::DRY_RUN_WITHOUT_STATUS)
+        .map(|(object, conditions)| {
+            let mut triples: Vec<String> = conditions.iter().map(triple).collect();
+            triples.sort();
+            (object.to_string(), triples)
+        })
+        .collect();
+    let text = |condition: &Value, key: &str| condition[key].as_str().unwrap_or_default().to_owned();
+    let theirs: BTreeMap<String, Vec<String>> = recorded
+        .iter()
+        .map(|(object, conditions)| {
+            let conditions = conditions.as_array().expect("conditions").iter();
+            let mut triples: Vec<String> = conditions
+                .map(|c| format!("{} {} {}", text(c, "type"), text(c, "status"), text(c, "reason")))
+                .collect();
+            triples.sort();
+            (object.clone(), triples)
+        })
+        .collect();
+    if ours != theirs {
+        let differ = |(object, triples): &(&String, &Vec<String>)| theirs.get(*object) != Some(*triples);
+        let ours: Vec<_> = ours.iter().filter(differ).collect();
+        let missing: Vec<_> =
+            theirs.keys().filter(|object| !computed.keys().any(|o| o.to_string() == **object)).collect();
+        failures.push(format!("{step} status: computed {ours:?}, missing {missing:?}, recorded {theirs:?}"));
+    }
+    for (object, conditions) in recorded {
+        let messages: Vec<&str> = computed
+            .iter()
+            .filter(|(name, _)| name.to_string() == *object)
+            .flat_map(|(_, conditions)| conditions.iter().map(|condition| condition.message.as_str()))
+            .collect();
+        let names =
+            conditions.as_array().into_iter().flatten().filter_map(|condition| condition.get("names"));
+        for name in names.filter_map(Value::as_array).flatten().filter_map(Value::as_str) {
+            if !messages.iter().any(|message| message.contains(name)) {
+                failures.push(format!("{step} status of {object}: {name} is not mentioned in {messages:?}"));
+            }
+        }
+    }
+}
+
 /// Says where two values differ, in few lines.
 fn explain(path: &str, expected: &Value, actual: &Value, out: &mut Vec<String>) {
     match (expected, actual) {
@@ -275,11 +345,16 @@ fn every_recorded_case_gives_the_recorded_records() {
         let steps = steps(case);
         assert_eq!(steps.len(), recorded.len(), "{name}");
         let mut run = Run::start(case);
+        let mut status = Named::new();
         for (i, (file, recorded)) in steps.iter().zip(recorded).enumerate() {
             let mut expected = expected(recorded);
             intended::differences(name, i + 1, &mut expected);
             let actual = run.step(file);
             explain(&format!("{name} step {}", i + 1), &expected, &actual, &mut failures);
+            remember_status(recorded, &mut status);
+            if !intended::REPORTS_INVALID_VALUES.contains(&name) {
+                compare_status(&format!("{name} step {}", i + 1), &status, &run.conditions, &mut failures);
+            }
         }
     }
     assert!(n_cases >= 49, "only {n_cases} cases found");
