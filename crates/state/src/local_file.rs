@@ -1,13 +1,12 @@
 //! The mesh from a local file (control-and-operations 2.8): YAML or JSON, read once.
 
+mod schema;
+
 use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use identity::SpiffeId;
-use ipnet::IpNet;
 use policy::{Action, Clause, Match, Policy, Rule, Scope, ServiceAccountMatch, StringMatch};
-use serde::Deserialize;
 
 use crate::address::{GatewayAddress, GatewayDestination, NetworkAddress, NetworkCidr, ServiceKey};
 use crate::apply::{Delta, ResourceType, Update};
@@ -18,7 +17,13 @@ use crate::service::{
     WeightedWaypoint,
 };
 use crate::workload::{
-    ApplicationProtocol, ApplicationTunnel, Health, Locality, NetworkMode, PortMap, TunnelProtocol, Workload,
+    ApplicationProtocol, ApplicationTunnel, Health, Locality, NetworkMode, TunnelProtocol, Workload,
+};
+
+use schema::{
+    File, LocalAccount, LocalAction, LocalBalancer, LocalEndpoint, LocalFamilies, LocalGateway, LocalHealth,
+    LocalHealthPolicy, LocalMatch, LocalMode, LocalNetworkMode, LocalPolicy, LocalPolicyScope, LocalProtocol,
+    LocalScope, LocalService, LocalText, LocalTunnelProtocol, LocalVisibility, LocalWeighted, LocalWorkload,
 };
 
 /// Why a local file is no mesh.
@@ -95,289 +100,6 @@ pub fn parse(text: &str) -> Result<Delta, LocalFileError> {
     }
     updates.extend(file.policies.into_iter().map(|local| Update::Policy(Arc::new(policy(local)))));
     Ok(Delta { kind: ResourceType::Address, updates, removed: Vec::new(), rejected: Vec::new() })
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct File {
-    #[serde(default)]
-    workloads: Vec<LocalWorkload>,
-    #[serde(default)]
-    policies: Vec<LocalPolicy>,
-    #[serde(default)]
-    services: Vec<LocalService>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct LocalWorkload {
-    workload_ips: Vec<IpAddr>,
-    namespace: String,
-    services: BTreeMap<String, PortMap>,
-    #[serde(default)]
-    uid: String,
-    #[serde(default)]
-    name: String,
-    #[serde(default)]
-    service_account: String,
-    #[serde(default)]
-    trust_domain: String,
-    #[serde(default)]
-    network: String,
-    #[serde(default)]
-    workload_name: String,
-    #[serde(default)]
-    workload_type: String,
-    #[serde(default)]
-    canonical_name: String,
-    #[serde(default)]
-    canonical_revision: String,
-    #[serde(default)]
-    hostname: String,
-    #[serde(default)]
-    node: String,
-    #[serde(default)]
-    cluster_id: String,
-    #[serde(default)]
-    protocol: LocalProtocol,
-    #[serde(default)]
-    network_mode: LocalNetworkMode,
-    #[serde(default)]
-    status: LocalHealth,
-    #[serde(default)]
-    native_tunnel: bool,
-    #[serde(default)]
-    waypoint: Option<LocalGateway>,
-    #[serde(default)]
-    network_gateway: Option<LocalGateway>,
-    #[serde(default)]
-    application_tunnel: Option<LocalTunnel>,
-    #[serde(default)]
-    authorization_policies: Vec<String>,
-    #[serde(default)]
-    locality: Option<LocalLocality>,
-    #[serde(default = "one")]
-    capacity: u32,
-}
-
-fn one() -> u32 {
-    1
-}
-
-#[derive(Clone, Copy, Default, Deserialize)]
-enum LocalProtocol {
-    #[default]
-    #[serde(rename = "TCP")]
-    Tcp,
-    #[serde(rename = "HBONE")]
-    Hbone,
-}
-
-#[derive(Clone, Copy, Default, Deserialize)]
-enum LocalNetworkMode {
-    #[default]
-    Standard,
-    HostNetwork,
-}
-
-#[derive(Clone, Copy, Default, Deserialize)]
-enum LocalHealth {
-    #[default]
-    Healthy,
-    Unhealthy,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct LocalGateway {
-    destination: String,
-    hbone_mtls_port: u16,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct LocalTunnel {
-    protocol: LocalTunnelProtocol,
-    #[serde(default)]
-    port: Option<u16>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "UPPERCASE")]
-enum LocalTunnelProtocol {
-    None,
-    Proxy,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct LocalLocality {
-    region: String,
-    zone: String,
-    subzone: String,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct LocalService {
-    name: String,
-    namespace: String,
-    hostname: String,
-    vips: Vec<String>,
-    ports: PortMap,
-    #[serde(default)]
-    cidr_vips: Vec<LocalCidr>,
-    #[serde(default)]
-    endpoints: BTreeMap<String, LocalEndpoint>,
-    #[serde(default)]
-    subject_alt_names: Vec<String>,
-    #[serde(default)]
-    waypoint: Option<LocalGateway>,
-    #[serde(default)]
-    weighted_waypoints: Vec<LocalWeighted>,
-    #[serde(default)]
-    load_balancer: Option<LocalBalancer>,
-    #[serde(default)]
-    ip_families: Option<LocalFamilies>,
-    #[serde(default)]
-    canonical: bool,
-    #[serde(default)]
-    visibility: LocalVisibility,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct LocalCidr {
-    network: String,
-    cidr: IpNet,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct LocalEndpoint {
-    #[serde(default)]
-    workload_uid: String,
-    #[serde(default)]
-    port: PortMap,
-    #[serde(default)]
-    status: LocalHealth,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct LocalWeighted {
-    destination: LocalGateway,
-    weight: u32,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct LocalBalancer {
-    #[serde(default)]
-    routing_preferences: Vec<LocalScope>,
-    #[serde(default)]
-    mode: LocalMode,
-    #[serde(default)]
-    health_policy: LocalHealthPolicy,
-}
-
-#[derive(Deserialize)]
-enum LocalScope {
-    Region,
-    Zone,
-    Subzone,
-    Node,
-    Cluster,
-    Network,
-}
-
-#[derive(Default, Deserialize)]
-enum LocalMode {
-    #[default]
-    Standard,
-    Strict,
-    Failover,
-    Passthrough,
-}
-
-#[derive(Default, Deserialize)]
-enum LocalHealthPolicy {
-    #[default]
-    OnlyHealthy,
-    AllowAll,
-}
-
-#[derive(Deserialize)]
-enum LocalFamilies {
-    Dual,
-    #[serde(rename = "IPv4")]
-    Ipv4,
-    #[serde(rename = "IPv6")]
-    Ipv6,
-}
-
-#[derive(Default, Deserialize)]
-enum LocalVisibility {
-    #[default]
-    Public,
-    Namespace,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct LocalPolicy {
-    name: String,
-    namespace: String,
-    scope: LocalPolicyScope,
-    action: LocalAction,
-    rules: Vec<Vec<Vec<LocalMatch>>>,
-    dry_run: bool,
-}
-
-#[derive(Deserialize)]
-enum LocalPolicyScope {
-    Global,
-    Namespace,
-    WorkloadSelector,
-}
-
-#[derive(Deserialize)]
-enum LocalAction {
-    Allow,
-    Deny,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-struct LocalMatch {
-    namespaces: Vec<LocalText>,
-    not_namespaces: Vec<LocalText>,
-    service_accounts: Vec<LocalAccount>,
-    not_service_accounts: Vec<LocalAccount>,
-    principals: Vec<LocalText>,
-    not_principals: Vec<LocalText>,
-    source_ips: Vec<IpNet>,
-    not_source_ips: Vec<IpNet>,
-    destination_ips: Vec<IpNet>,
-    not_destination_ips: Vec<IpNet>,
-    destination_ports: Vec<u16>,
-    not_destination_ports: Vec<u16>,
-}
-
-/// `!Exact x`, or `{Exact: x}` as dumps and JSON have it.
-#[derive(Deserialize)]
-enum LocalText {
-    Exact(String),
-    Prefix(String),
-    Suffix(String),
-    Presence([(); 0]),
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct LocalAccount {
-    namespace: String,
-    service_account: String,
 }
 
 fn health(status: LocalHealth) -> Health {
@@ -464,7 +186,9 @@ fn workload(from: LocalWorkload) -> Result<Workload, LocalFileError> {
 fn service(from: LocalService) -> Result<(Service, BTreeMap<String, LocalEndpoint>), LocalFileError> {
     let key = ServiceKey { namespace: from.namespace.into(), hostname: from.hostname.into() };
     let name = key.to_string();
-    let vip = |text: String| address(&text).ok_or(LocalFileError::Address { name: name.clone(), text });
+    let vip = |text: String| {
+        address(&text).ok_or_else(|| LocalFileError::Address { name: name.clone(), text: text.clone() })
+    };
     let weighted = |from: LocalWeighted| {
         Ok(WeightedWaypoint { destination: gateway(&name, &from.destination)?, weight: from.weight })
     };

@@ -128,4 +128,18 @@ mod tests {
         assert_eq!((first.get(&8), second.get(&8)), (Some(&vec![8]), None));
         assert_eq!(second.iter().count(), 999);
     }
+
+    #[test]
+    fn a_small_change_copies_one_shard_in_256() {
+        let mut first: Shards<u32, u32> = Shards::default();
+        for n in 0..10_000 {
+            first.insert(n, n);
+        }
+        let mut second = first.clone();
+        second.insert(7, 8);
+        let pairs = first.shards.iter().zip(second.shards.iter());
+        assert_eq!(pairs.filter(|(a, b)| !Arc::ptr_eq(a, b)).count(), 1);
+        let largest = first.shards.iter().map(|shard| shard.len()).max().unwrap();
+        assert!(largest < 100, "{largest} of 10000 in one shard");
+    }
 }

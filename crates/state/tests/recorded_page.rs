@@ -1,5 +1,6 @@
 //! The recorded stream of a real control plane gives the recorded dump of a real node proxy.
 // CP-A: page/xds into our node; 6.3 of the operations contract.
+#![allow(clippy::unwrap_used, reason = "a test: a panic is its failure")]
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

@@ -51,7 +51,7 @@ pub(super) fn answer(
     let n_endpoints = addresses.len();
     if n_endpoints > 0 {
         let canonical = found.canonical.and_then(|name| Name::from_ascii(format!("{name}.")).ok());
-        let owner = canonical.as_ref().unwrap_or(query.owner());
+        let owner = canonical.as_ref().unwrap_or_else(|| query.owner());
         if let Some(target) = canonical.clone() {
             message.add_answer(Record::from_rdata(query.owner().clone(), TTL, RData::CNAME(CNAME(target))));
         }

@@ -10,7 +10,7 @@ const PLAIN_UDP_LIMIT: u16 = 512;
 /// What a packet is.
 pub(super) enum Read {
     /// A query to answer or forward.
-    Query(Query),
+    Query(Box<Query>),
     /// Something that gets this reply.
     Refused(Vec<u8>),
     /// Something that gets no reply: a fragment, or a response.
@@ -58,7 +58,7 @@ pub(super) fn read(packet: &[u8]) -> Read {
     }
     let record_type = question.query_type();
     let is_plain = message.queries.len() == 1 && question.query_class() == DNSClass::IN;
-    Read::Query(Query { name, owner, record_type, is_plain, message })
+    Read::Query(Box::new(Query { name, owner, record_type, is_plain, message }))
 }
 
 /// The code of a response, without the part that EDNS adds.

@@ -1,6 +1,7 @@
 use std::net::SocketAddr;
 
 use super::*;
+use crate::workload::PortMap;
 use crate::{Mesh, MeshConfig};
 
 const FILE: &str = r#"

@@ -26,7 +26,7 @@ impl Deciding<'_> {
         if hop.workload.network != self.request.source.network {
             return self.through_gateway(&hop, Some(service)).map(Some);
         }
-        let mut route = self.to_waypoint(hop, Row::ServiceWaypoint)?;
+        let mut route = self.by_waypoint(hop, Row::ServiceWaypoint)?;
         route.service = Some(service.clone());
         Ok(Some(route))
     }
@@ -39,7 +39,7 @@ impl Deciding<'_> {
             weighted: false,
         });
         let hop = self.waypoint(waypoint)?;
-        self.to_waypoint(hop, Row::WorkloadWaypoint)
+        self.by_waypoint(hop, Row::WorkloadWaypoint)
     }
 
     /// Through the gateway of the network that `upstream` is on.
@@ -120,7 +120,7 @@ impl Deciding<'_> {
             .ok_or_else(|| RouteRefusal::UnknownWaypoint(waypoint_text(waypoint)).into())
     }
 
-    fn to_waypoint(&mut self, hop: Upstream, row: Row) -> Result<Route, Stop> {
+    fn by_waypoint(&mut self, hop: Upstream, row: Row) -> Result<Route, Stop> {
         let next_hop = SocketAddr::new(self.address_of(&hop)?, hop.port);
         Ok(Route {
             row,
