@@ -23,6 +23,9 @@ use runtime::clock;
 use runtime::environment::Environment;
 use target::{Place, Targets};
 
+/// How long a node may take to answer.
+const FETCH_LIMIT: Duration = Duration::from_secs(15);
+
 /// Runs the program with its own arguments (without the program's name).
 pub fn run(args: Vec<OsString>) -> ExitCode {
     let command = || Args::command().no_binary_name(true).bin_name("culvert ztunnel-config");
@@ -53,16 +56,18 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
 /// The text to print.
 fn answer(args: &Args, environment: &Environment) -> anyhow::Result<String> {
     let event_loop = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    event_loop.block_on(async {
-        let place = Place::of(args, environment)?;
-        if let Command::Log(log) = &args.command {
-            return commands::log::run(log, &place, args).await;
-        }
-        let common = args.command.common();
-        let targets = Targets::read(&place, Duration::from_secs(15)).await?;
-        let chosen = targets.choose(common.name.first().map(String::as_str), common.node.as_deref(), args)?;
-        commands::render(&args.command, &chosen, clock::wall())
-    })
+    event_loop.block_on(answer_to(args, environment))
+}
+
+async fn answer_to(args: &Args, environment: &Environment) -> anyhow::Result<String> {
+    let place = Place::of(args, environment)?;
+    if let Command::Log(log) = &args.command {
+        return commands::log::run(log, &place, args).await;
+    }
+    let common = args.command.common();
+    let targets = Targets::read(&place, FETCH_LIMIT).await?;
+    let chosen = targets.choose(common.name.first().map(String::as_str), common.node.as_deref(), args)?;
+    commands::render(&args.command, &chosen, clock::wall())
 }
 
 fn print(text: &str) -> ExitCode {

@@ -129,8 +129,10 @@ impl Targets {
         let mut targets = Vec::new();
         let mut failure = None;
         for (endpoint, folder) in place.endpoints()? {
-            let what =
-                || format!("failed to execute command on {} Ztunnel", folder.as_deref().unwrap_or("the"));
+            let what = || {
+                let whom = folder.clone().unwrap_or_else(|| endpoint.to_string());
+                format!("failed to execute command on {whom} Ztunnel")
+            };
             match fetch(&endpoint, Method::GET, "/config_dump", limit).await.with_context(what) {
                 Ok(text) => {
                     targets.push(Target { dump: Dump::parse(text)?, folder, endpoint: Some(endpoint) });

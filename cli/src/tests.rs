@@ -1,4 +1,6 @@
 //! istioctl's recorded answers, from the recorded dumps (CO-11.6).
+mod asking;
+
 use std::path::PathBuf;
 use std::time::SystemTime;
 

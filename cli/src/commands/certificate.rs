@@ -74,13 +74,34 @@ pub(crate) fn views(dump: &ConfigDump) -> Vec<View<'_>> {
 pub(crate) struct View<'a> {
     identity: &'a str,
     state: &'a str,
-    cert_chain: &'a [Certificate],
-    root_certs: &'a [Certificate],
+    cert_chain: Vec<CertificateView<'a>>,
+    root_certs: Vec<CertificateView<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct CertificateView<'a> {
+    pem: &'a str,
+    serial_number: &'a str,
+    valid_from: &'a str,
+    expiration_time: &'a str,
 }
 
 impl<'a> View<'a> {
     fn of(secret: &'a CertificateState) -> Self {
-        let CertificateState { identity, state, cert_chain, root_certs } = secret;
-        Self { identity, state, cert_chain, root_certs }
+        let views = |certificates: &'a [Certificate]| certificates.iter().map(CertificateView::of).collect();
+        Self {
+            identity: &secret.identity,
+            state: &secret.state,
+            cert_chain: views(&secret.cert_chain),
+            root_certs: views(&secret.root_certs),
+        }
+    }
+}
+
+impl<'a> CertificateView<'a> {
+    fn of(certificate: &'a Certificate) -> Self {
+        let Certificate { pem, serial_number, valid_from, expiration_time } = certificate;
+        Self { pem, serial_number, valid_from, expiration_time }
     }
 }

@@ -1,22 +1,21 @@
 //! `log`: showing and changing the log filter of running nodes (control-and-operations 10.6).
 use std::io::Write;
-use std::time::Duration;
 
 use anyhow::{bail, ensure};
 use http::Method;
 use runtime::clock;
 
+use crate::FETCH_LIMIT;
 use crate::args::{Args, LogArgs};
 use crate::fetch::fetch;
 use crate::target::{Place, Target, Targets};
 
-const LIMIT: Duration = Duration::from_secs(15);
 const LEVELS: [&str; 8] = ["trace", "debug", "info", "warning", "warn", "error", "critical", "off"];
 
 /// The answers of all nodes asked; an error names every node that failed.
 pub(crate) async fn run(log: &LogArgs, place: &Place, args: &Args) -> anyhow::Result<String> {
     let spec = translate(&log.level).map_err(|bad| anyhow::anyhow!("unrecognized logging level: {bad}"))?;
-    let targets = Targets::read(place, LIMIT).await?;
+    let targets = Targets::read(place, FETCH_LIMIT).await?;
     let chosen = choose(targets, log, args)?;
     let path = if log.reset {
         let stamp = jiff::Timestamp::try_from(clock::wall()).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
@@ -31,7 +30,7 @@ pub(crate) async fn run(log: &LogArgs, place: &Place, args: &Args) -> anyhow::Re
     for target in &chosen {
         let Some(endpoint) = &target.endpoint else { bail!("--file is not a running node") };
         let label = target.label();
-        match fetch(endpoint, Method::POST, &path, LIMIT).await {
+        match fetch(endpoint, Method::POST, &path, FETCH_LIMIT).await {
             Ok(reply) => {
                 text.push_str(&format!("{label}:\n{}\n", String::from_utf8_lossy(&reply)));
             }

@@ -1,9 +1,26 @@
 //! `policy`.
 use serde::Serialize;
+use serde_json::{Map, Value};
 use wire::dump::{ConfigDump, Match, Policy};
 
 use super::views::passes;
 use crate::render::Table;
+
+/// Keys of a match in the order they are shown.
+const MATCH_KEYS: [&str; 12] = [
+    "namespaces",
+    "notNamespaces",
+    "serviceAccounts",
+    "notServiceAccounts",
+    "principals",
+    "notPrincipals",
+    "sourceIps",
+    "notSourceIps",
+    "destinationIps",
+    "notDestinationIps",
+    "destinationPorts",
+    "notDestinationPorts",
+];
 
 /// Sorted by namespace and name.
 fn sorted<'a>(dump: &'a ConfigDump, namespace: &str) -> Vec<&'a Policy> {
@@ -30,7 +47,11 @@ pub(crate) fn views<'a>(dump: &'a ConfigDump, namespace: &str) -> Vec<View<'a>> 
         namespace: &policy.namespace,
         scope: &policy.scope,
         action: &policy.action,
-        rules: &policy.rules,
+        rules: policy
+            .rules
+            .iter()
+            .map(|rule| rule.iter().map(|clause| clause.iter().map(in_order).collect()).collect())
+            .collect(),
     };
     sorted(dump, namespace).into_iter().map(view).collect()
 }
@@ -42,5 +63,10 @@ pub(crate) struct View<'a> {
     namespace: &'a str,
     scope: &'a str,
     action: &'a str,
-    rules: &'a [Vec<Vec<Match>>],
+    rules: Vec<Vec<Vec<Map<String, Value>>>>,
+}
+
+fn in_order(found: &Match) -> Map<String, Value> {
+    let Ok(Value::Object(mut map)) = serde_json::to_value(found) else { return Map::new() };
+    MATCH_KEYS.into_iter().filter_map(|key| Some((key.to_owned(), map.remove(key)?))).collect()
 }

@@ -16,7 +16,8 @@ pub use workload::{ApplicationTunnel, GatewayAddress, Locality, Workload};
 use std::collections::BTreeMap;
 
 use lenient::{list_or_map, null_is_default};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::Value;
 
 /// The whole answer of `/config_dump`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -26,7 +27,8 @@ pub struct ConfigDump {
     #[serde(deserialize_with = "list_or_map")]
     pub certificates: Vec<CertificateState>,
     /// Effective configuration of the program; its keys belong to the node.
-    pub config: serde_json::Value,
+    #[serde(serialize_with = "sorted")]
+    pub config: Value,
     /// Authorization policies by `<namespace>/<name>`.
     #[serde(deserialize_with = "list_or_map")]
     pub policies: Vec<Policy>,
@@ -53,17 +55,28 @@ pub struct ConfigDump {
 impl ConfigDump {
     /// The text the admin server answers: keys sorted at every level, indented by two spaces, no final newline.
     pub fn to_pretty_json(&self) -> Result<String, serde_json::Error> {
-        let mut value = serde_json::to_value(self)?;
-        value.sort_all_objects();
-        serde_json::to_string_pretty(&value)
+        // Fields are declared in the order of their keys: a large mesh is printed without a copy of it.
+        serde_json::to_string_pretty(self)
     }
 
     /// Reads a dump leniently: top-level keys match in any case, unknown ones are ignored.
     pub fn parse(text: &[u8]) -> Result<Self, serde_json::Error> {
-        let mut value: serde_json::Value = serde_json::from_slice(text)?;
+        let mut value: Value = serde_json::from_slice(text)?;
         lenient::fold_keys(&mut value, &TOP_LEVEL_KEYS);
         serde_json::from_value(value)
     }
+}
+
+fn sorted<S: Serializer>(value: &Value, serializer: S) -> Result<S::Ok, S::Error> {
+    let mut value = value.clone();
+    value.sort_all_objects();
+    value.serialize(serializer)
+}
+
+fn all_sorted<S: Serializer>(values: &[Value], serializer: S) -> Result<S::Ok, S::Error> {
+    let mut values = values.to_vec();
+    values.iter_mut().for_each(Value::sort_all_objects);
+    values.serialize(serializer)
 }
 
 const TOP_LEVEL_KEYS: [&str; 9] = [
@@ -82,23 +95,26 @@ const TOP_LEVEL_KEYS: [&str; 9] = [
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct CertificateState {
-    /// `spiffe://…`.
-    pub identity: String,
-    /// `Initializing`, `Available` or `Unavailable: <error>`.
-    #[serde(deserialize_with = "null_is_default")]
-    pub state: String,
     /// Leaf first, then intermediates; empty unless available.
     #[serde(deserialize_with = "null_is_default")]
     pub cert_chain: Vec<Certificate>,
+    /// `spiffe://…`.
+    pub identity: String,
     /// Roots that came with it.
     #[serde(deserialize_with = "null_is_default")]
     pub root_certs: Vec<Certificate>,
+    /// `Initializing`, `Available` or `Unavailable: <error>`.
+    #[serde(deserialize_with = "null_is_default")]
+    pub state: String,
 }
 
 /// One certificate.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Certificate {
+    /// RFC 3339, UTC, seconds.
+    #[serde(deserialize_with = "null_is_default")]
+    pub expiration_time: String,
     /// Base64 of the PEM text.
     #[serde(deserialize_with = "null_is_default")]
     pub pem: String,
@@ -108,9 +124,6 @@ pub struct Certificate {
     /// RFC 3339, UTC, seconds.
     #[serde(deserialize_with = "null_is_default")]
     pub valid_from: String,
-    /// RFC 3339, UTC, seconds.
-    #[serde(deserialize_with = "null_is_default")]
-    pub expiration_time: String,
 }
 
 /// The local file source as it would be read now, in its own input shape.
@@ -118,46 +131,49 @@ pub struct Certificate {
 #[serde(default)]
 pub struct StaticConfig {
     /// Policies of the file.
-    pub policies: Vec<serde_json::Value>,
+    #[serde(serialize_with = "all_sorted")]
+    pub policies: Vec<Value>,
     /// Services of the file.
-    pub services: Vec<serde_json::Value>,
+    #[serde(serialize_with = "all_sorted")]
+    pub services: Vec<Value>,
     /// Workloads of the file.
-    pub workloads: Vec<serde_json::Value>,
+    #[serde(serialize_with = "all_sorted")]
+    pub workloads: Vec<Value>,
 }
 
 /// What was built, from what and how.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Version {
-    /// Build version.
-    pub version: String,
-    /// Revision of the source.
-    pub git_revision: String,
-    /// Compiler.
-    pub rust_version: String,
     /// `release` or `debug`.
     pub build_profile: String,
     /// `Clean` or `Modified`.
     pub build_status: String,
-    /// Version of the mesh, `unknown` if not told.
-    pub istio_version: String,
     /// TLS provider.
     pub crypto_provider: String,
+    /// Revision of the source.
+    pub git_revision: String,
+    /// Version of the mesh, `unknown` if not told.
+    pub istio_version: String,
+    /// Compiler.
+    pub rust_version: String,
+    /// Build version.
+    pub version: String,
 }
 
 /// One pod of this node.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PodState {
-    /// `Pending` or `Up`.
-    #[serde(deserialize_with = "null_is_default")]
-    pub state: String,
     /// Live connections; absent while pending.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connections: Option<Connections>,
     /// Who the pod is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub info: Option<WorkloadInfo>,
+    /// `Pending` or `Up`.
+    #[serde(deserialize_with = "null_is_default")]
+    pub state: String,
 }
 
 /// Who a pod is.
@@ -168,11 +184,11 @@ pub struct WorkloadInfo {
     pub name: String,
     /// Namespace.
     pub namespace: String,
+    /// Service account.
+    pub service_account: String,
     /// Trust domain; only older dumps have it.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub trust_domain: String,
-    /// Service account.
-    pub service_account: String,
 }
 
 /// Live connections of one pod.
@@ -191,17 +207,17 @@ pub struct Connections {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Connection {
-    /// Client's `ip:port`.
-    #[serde(deserialize_with = "null_is_default")]
-    pub src: String,
-    /// What the client asked for: `ip:port` outbound; inbound the requested host, if it was told.
-    pub original_dst: Option<String>,
     /// Where it really goes, `ip:port`.
     #[serde(deserialize_with = "null_is_default")]
     pub actual_dst: String,
+    /// What the client asked for: `ip:port` outbound; inbound the requested host, if it was told.
+    pub original_dst: Option<String>,
     /// `TCP`, `HBONE` or `DOUBLEHBONE`.
     #[serde(deserialize_with = "null_is_default")]
     pub protocol: String,
+    /// Client's `ip:port`.
+    #[serde(deserialize_with = "null_is_default")]
+    pub src: String,
 }
 
 #[cfg(test)]

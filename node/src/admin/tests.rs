@@ -304,7 +304,7 @@ async fn servers_bind_together_or_not_at_all() {
     let addresses: Vec<String> = servers.admin_addresses().map(str::to_owned).collect();
     let socket = folder.path().join("n1/admin.sock");
     assert_eq!(addresses[1], socket.to_str().unwrap());
-    let (trigger, drain) = runtime::drain::Drain::new();
+    let (trigger, drain) = Drain::new();
     let tasks = TaskGroup::new("test");
     servers.serve(admin(), || "# EOF\n".into(), Readiness::new(), &tasks, &drain);
     let mut stream = tokio::net::UnixStream::connect(&socket).await.unwrap();

@@ -31,7 +31,7 @@ impl ResolverSettings {
             let line = line.split(['#', ';']).next().unwrap_or_default();
             let mut words = line.split_whitespace();
             match words.next() {
-                Some("nameserver") => settings.name_servers.extend(words.next().and_then(|ip| address(ip))),
+                Some("nameserver") => settings.name_servers.extend(words.next().and_then(address)),
                 Some("domain") => settings.domain = words.next().map(str::to_owned),
                 Some("search") => settings.search = words.map(str::to_owned).collect(),
                 Some("options") => words.for_each(|option| settings.option(option)),

@@ -135,7 +135,8 @@ fn all_mistakes_are_reported_together_with_their_texts() {
 
 #[test]
 fn single_mistakes_have_their_texts_and_codes() {
-    let cases: [(&[(&str, &str)], &str, &str); 7] = [
+    type Case = (&'static [(&'static str, &'static str)], &'static str, &'static str);
+    let cases: [Case; 7] = [
         (
             &[("ENABLE_PROXY", "false"), ("ISTIO_META_DNS_CAPTURE", "off")],
             "error parsing proxy config: ztunnel run without any servers enabled",

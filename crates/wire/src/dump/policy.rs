@@ -7,64 +7,64 @@ use super::lenient::null_is_default;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Policy {
+    /// `Allow` or `Deny`.
+    #[serde(deserialize_with = "null_is_default")]
+    pub action: String,
+    /// Logged, not enforced.
+    #[serde(deserialize_with = "null_is_default")]
+    pub dry_run: bool,
     /// Name.
     pub name: String,
     /// Namespace.
     pub namespace: String,
-    /// `Global`, `Namespace` or `WorkloadSelector`.
-    #[serde(deserialize_with = "null_is_default")]
-    pub scope: String,
-    /// `Allow` or `Deny`.
-    #[serde(deserialize_with = "null_is_default")]
-    pub action: String,
     /// Rules → clauses → matches.
     #[serde(deserialize_with = "null_is_default")]
     pub rules: Vec<Vec<Vec<Match>>>,
-    /// Logged, not enforced.
+    /// `Global`, `Namespace` or `WorkloadSelector`.
     #[serde(deserialize_with = "null_is_default")]
-    pub dry_run: bool,
+    pub scope: String,
 }
 
 /// One match: every non-empty part must hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Match {
-    /// Source namespaces.
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
-    pub namespaces: Vec<StringMatch>,
-    /// Source namespaces that must not be.
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
-    pub not_namespaces: Vec<StringMatch>,
-    /// Source service accounts.
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
-    pub service_accounts: Vec<ServiceAccountMatch>,
-    /// Source service accounts that must not be.
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
-    pub not_service_accounts: Vec<ServiceAccountMatch>,
-    /// Source principals (without `spiffe://`).
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
-    pub principals: Vec<StringMatch>,
-    /// Source principals that must not be.
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
-    pub not_principals: Vec<StringMatch>,
-    /// Source ranges (CIDR text).
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
-    pub source_ips: Vec<String>,
-    /// Source ranges that must not be.
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
-    pub not_source_ips: Vec<String>,
     /// Destination ranges.
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
     pub destination_ips: Vec<String>,
-    /// Destination ranges that must not be.
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
-    pub not_destination_ips: Vec<String>,
     /// Destination ports.
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
     pub destination_ports: Vec<u16>,
+    /// Source namespaces.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    pub namespaces: Vec<StringMatch>,
+    /// Destination ranges that must not be.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    pub not_destination_ips: Vec<String>,
     /// Destination ports that must not be.
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
     pub not_destination_ports: Vec<u16>,
+    /// Source namespaces that must not be.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    pub not_namespaces: Vec<StringMatch>,
+    /// Source principals that must not be.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    pub not_principals: Vec<StringMatch>,
+    /// Source service accounts that must not be.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    pub not_service_accounts: Vec<ServiceAccountMatch>,
+    /// Source ranges that must not be.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    pub not_source_ips: Vec<String>,
+    /// Source principals (without `spiffe://`).
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    pub principals: Vec<StringMatch>,
+    /// Source service accounts.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    pub service_accounts: Vec<ServiceAccountMatch>,
+    /// Source ranges (CIDR text).
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    pub source_ips: Vec<String>,
 }
 
 /// How text is compared.

@@ -38,3 +38,38 @@ fn wrong_shapes_are_refused_with_a_reason() {
     assert!(error.to_string().contains("expected a list or a map, found a number"), "{error}");
     assert!(ConfigDump::parse(b"").is_err());
 }
+
+/// Every key that can be there, in one dump: printing sorts them all, at every level.
+#[test]
+fn printed_keys_are_sorted_everywhere() {
+    let text = r#"{
+        "workloads": [{"uid": "u", "name": "n", "namespace": "s", "workloadIps": ["1.1.1.1"], "protocol": "HBONE", "nativeTunnel": true,
+            "waypoint": {"hboneMtlsPort": 15008, "destination": "a/b"}, "networkGateway": {"destination": "a/c"}, "hostname": "h",
+            "applicationTunnel": {"protocol": "PROXY", "port": 1}, "locality": {"zone": "z", "region": "r", "subzone": "s"},
+            "authorizationPolicies": ["a/b"], "services": ["a/b"], "node": "n", "network": "net", "trustDomain": "td",
+            "serviceAccount": "sa", "workloadName": "w", "workloadType": "pod", "canonicalName": "c", "canonicalRevision": "v",
+            "status": "Healthy", "clusterId": "c", "capacity": 1, "networkMode": "Standard"}],
+        "services": [{"ports": {"9080": 1, "80": 2, "443": 3}, "name": "s", "namespace": "s", "hostname": "h", "visibility": "Public",
+            "vips": ["/1.1.1.1"], "cidrVips": ["net/10.0.0.0/8"], "ipFamilies": "Dual", "canonical": true, "subjectAltNames": ["x"],
+            "weightedWaypoints": [{"weight": 1, "destination": {"destination": "a/b", "hboneMtlsPort": 1}}],
+            "waypoint": {"destination": "a/b"}, "loadBalancer": {"routingPreferences": ["Zone"], "mode": "Strict", "healthPolicy": "AllowAll"},
+            "endpoints": {"u": {"workloadUid": "u", "status": "Healthy", "port": {"90": 1, "100": 2}}}}],
+        "policies": [{"scope": "Global", "rules": [[[{"notNamespaces": [{"Suffix": "x"}], "namespaces": [{"Prefix": "x"}],
+            "serviceAccounts": [{"serviceAccount": "a", "namespace": "n"}], "notServiceAccounts": [{"namespace": "n"}],
+            "principals": [{"Exact": "x"}], "notPrincipals": [{"Presence": []}], "sourceIps": ["10.0.0.0/8"], "notSourceIps": ["::/0"],
+            "destinationIps": ["10.0.0.0/8"], "notDestinationIps": ["::/0"], "destinationPorts": [1], "notDestinationPorts": [2]}]]],
+            "name": "n", "namespace": "s", "dryRun": true, "action": "Deny"}],
+        "certificates": [{"state": "Available", "rootCerts": [], "identity": "i",
+            "certChain": [{"validFrom": "f", "serialNumber": "1", "pem": "p", "expirationTime": "e"}]}],
+        "workloadState": {"p": {"state": "Up", "info": {"serviceAccount": "a", "name": "n", "namespace": "s", "trustDomain": "t"},
+            "connections": {"outbound": [], "inbound": [{"src": "s", "protocol": "TCP", "originalDst": null, "actualDst": "d"}]}}},
+        "stagedServices": {"b": {}, "a": {"u": {"port": {}}}}, "config": {"b": {"d": 1, "c": 2}, "a": 1},
+        "staticConfig": {"workloads": [{"b": 1, "a": 2}]}, "version": {"version": "1", "buildProfile": "release"}
+    }"#;
+    let dump = ConfigDump::parse(text.as_bytes()).unwrap();
+    let printed = dump.to_pretty_json().unwrap();
+    let mut value: Value = serde_json::from_str(&printed).unwrap();
+    value.sort_all_objects();
+    assert_eq!(printed, serde_json::to_string_pretty(&value).unwrap());
+    assert_eq!(ConfigDump::parse(printed.as_bytes()).unwrap(), dump);
+}
