@@ -222,3 +222,6 @@ impl Ledger {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! Opening the namespace to enroll, and finding an enrolled one again after a restart.
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use net::{NamespaceError, NamespaceId, NetNamespace};
@@ -18,20 +19,19 @@ pub(crate) enum Found {
 
 /// Finds the namespace of a record: at its path, else by any process that lives in it.
 pub(crate) fn find(path: &Path, id: NamespaceId) -> Found {
-    let missed = match NetNamespace::open(path) {
-        Ok(namespace) if namespace.id() == id => return Found::Open(namespace),
-        // Another one stands at its path now.
-        Ok(_) => None,
-        Err(error) => Some(error),
-    };
-    if let Some(namespace) = by_process(id) {
-        return Found::Open(namespace);
-    }
-    match missed {
-        Some(NamespaceError::Open { source, path }) if !says_absent(&source) => {
-            Found::Unknown(NamespaceError::Open { source, path })
+    // Looking needs no right to open, so it tells "another" and "gone" from "not for us".
+    let cannot_look = match fs::metadata(path) {
+        Ok(found) if (found.dev(), found.ino()) == (id.device, id.inode) => {
+            return NetNamespace::open(path).map_or_else(Found::Unknown, Found::Open);
         }
-        _ => Found::Gone,
+        Ok(_) => None,
+        Err(error) if says_absent(&error) => None,
+        Err(source) => Some(NamespaceError::Open { path: path.to_owned(), source }),
+    };
+    match (by_process(id), cannot_look) {
+        (Some(namespace), _) => Found::Open(namespace),
+        (None, Some(error)) => Found::Unknown(error),
+        (None, None) => Found::Gone,
     }
 }
 
@@ -42,8 +42,10 @@ pub(crate) fn is_hosts(namespace: &NetNamespace) -> bool {
 }
 
 fn says_absent(error: &io::Error) -> bool {
-    // A process that has ended answers ESRCH.
-    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(3)
+    /// The answer of a process that has ended.
+    const ESRCH: i32 = 3;
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+        || error.raw_os_error() == Some(ESRCH)
 }
 
 fn by_process(id: NamespaceId) -> Option<NetNamespace> {

@@ -20,7 +20,7 @@ use crate::enrollment::Enrollment;
 use crate::ledger::{ConnectionId, Message, RETRY};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 /// Longest message of the protocol.
 pub(crate) const MESSAGE_LIMIT: usize = 1024;
