@@ -1,1 +1,204 @@
-//! access_log
+//! The access log: one line per connection, in the two layouts of the log (data-path 10.5).
+//!
+//! Lines go to a buffer of the thread and from there, batch by batch, to the log's writer. Names
+//! of the two ends are put together once per pair of workloads, by `context`.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use runtime::clock::Clock;
+use runtime::logging::{Line, Logging, TargetLevel};
+use tokio::sync::Notify;
+use tracing::Level;
+
+/// The target of these lines in filters and on the lines.
+const TARGET: &str = "access";
+
+/// The path that a connection took through this proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Direction {
+    /// From a local workload.
+    Outbound,
+    /// To a local workload.
+    Inbound,
+}
+
+impl Direction {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Outbound => "outbound",
+            Self::Inbound => "inbound",
+        }
+    }
+}
+
+/// One end of a connection as the line names it; empty text is left out.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Named {
+    /// Name of the workload, else its canonical service.
+    pub(crate) workload: String,
+    pub(crate) namespace: String,
+    /// Only with mutual TLS.
+    pub(crate) identity: String,
+    pub(crate) cluster: String,
+}
+
+/// Both ends of a connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Ends {
+    pub(crate) source: Named,
+    /// Hostname of the service that was called.
+    pub(crate) service: String,
+    pub(crate) destination: Named,
+    pub(crate) direction: Direction,
+}
+
+/// What is particular to one connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Addresses<'a> {
+    pub(crate) source: SocketAddr,
+    pub(crate) destination: SocketAddr,
+    /// The tunnel's authority.
+    pub(crate) hbone: Option<&'a str>,
+}
+
+/// How a connection ended. Byte counts are seen from the application on this proxy's side.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Outcome<'a> {
+    pub(crate) bytes_sent: u64,
+    pub(crate) bytes_received: u64,
+    pub(crate) duration: Duration,
+    pub(crate) failure: Option<Failure<'a>>,
+}
+
+/// Text and stable code of what went wrong.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Failure<'a> {
+    pub(crate) text: &'a str,
+    pub(crate) code: &'static str,
+}
+
+/// One thread's access log.
+#[derive(Debug)]
+pub(crate) struct AccessLog {
+    logging: Logging,
+    level: TargetLevel,
+    clock: Clock,
+    batch: RefCell<Batch>,
+    waiting: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Batch {
+    text: String,
+    n_lines: usize,
+}
+
+impl AccessLog {
+    pub(crate) fn new(logging: Logging, clock: Clock) -> Self {
+        let level = logging.target_level(TARGET);
+        Self { logging, level, clock, batch: RefCell::default(), waiting: Notify::new() }
+    }
+
+    /// The context of a connection has been built.
+    pub(crate) fn opened(&self, ends: &Ends, addresses: Addresses<'_>) {
+        self.write(Level::DEBUG, "connection opened", |line| connection(line, ends, addresses));
+    }
+
+    /// A connection has ended.
+    pub(crate) fn complete(&self, ends: &Ends, addresses: Addresses<'_>, outcome: Outcome<'_>) {
+        let level = if outcome.failure.is_some() { Level::ERROR } else { Level::INFO };
+        self.write(level, "connection complete", |line| {
+            connection(line, ends, addresses);
+            line.bare("bytes_sent", outcome.bytes_sent);
+            line.bare("bytes_recv", outcome.bytes_received);
+            line.text("duration", &format!("{}ms", outcome.duration.as_millis()));
+            if let Some(failure) = outcome.failure {
+                line.text("error", failure.text).text("code", failure.code);
+            }
+        });
+    }
+
+    /// A connection was refused before anything was known about its ends.
+    pub(crate) fn failed(
+        &self,
+        source: SocketAddr,
+        destination: SocketAddr,
+        direction: Direction,
+        failure: Failure<'_>,
+    ) {
+        self.write(Level::WARN, "connection failed", |line| {
+            line.display("src.addr", source).display("dst.addr", destination);
+            line.text("direction", direction.as_str());
+            line.text("error", failure.text).text("code", failure.code);
+        });
+    }
+
+    fn write(&self, level: Level, message: &str, fields: impl FnOnce(&mut Line)) {
+        if !self.level.enabled(level) {
+            return;
+        }
+        let mut batch = self.batch.borrow_mut();
+        let text = std::mem::take(&mut batch.text);
+        let format = self.logging.format();
+        let now = self.clock.wall();
+        let mut line = Line::begin(text, format, now, level, TARGET, Some(message));
+        fields(&mut line);
+        batch.text = line.end();
+        batch.n_lines += 1;
+        self.waiting.notify_one();
+    }
+
+    /// Hands batches to the writer: a batch is what the connections of one turn of the event loop
+    /// have written. Runs for ever.
+    pub(crate) async fn hand_over(&self) {
+        loop {
+            self.waiting.notified().await;
+            self.flush();
+        }
+    }
+
+    /// Hands over what is waiting now.
+    pub(crate) fn flush(&self) {
+        let Batch { text, n_lines } = self.batch.take();
+        if n_lines > 0 {
+            self.logging.push(text.into_bytes(), n_lines);
+        }
+    }
+}
+
+fn connection(line: &mut Line, ends: &Ends, addresses: Addresses<'_>) {
+    line.display("src.addr", addresses.source);
+    named(line, &ends.source, ["src.workload", "src.namespace", "src.identity", "src.cluster"]);
+    line.display("dst.addr", addresses.destination);
+    match addresses.hbone {
+        Some(authority) if authority.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"') => {
+            line.display("dst.hbone_addr", authority);
+        }
+        // Nothing a peer sends may break the line.
+        Some(authority) => {
+            line.text("dst.hbone_addr", authority);
+        }
+        None => {}
+    }
+    known(line, "dst.service", &ends.service);
+    named(line, &ends.destination, ["dst.workload", "dst.namespace", "dst.identity", "dst.cluster"]);
+    line.text("direction", ends.direction.as_str());
+}
+
+fn named(line: &mut Line, end: &Named, keys: [&str; 4]) {
+    let values = [&end.workload, &end.namespace, &end.identity, &end.cluster];
+    for (key, value) in keys.into_iter().zip(values) {
+        known(line, key, value);
+    }
+}
+
+fn known(line: &mut Line, key: &str, value: &str) {
+    if !value.is_empty() {
+        line.text(key, value);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,346 @@
+//! Counters of connections and bytes, kept per traffic thread and summed when scraped.
+//!
+//! A thread resolves the series of a connection once, by its labels; after that counting is a
+//! relaxed add to memory that no other thread writes. The lock around a shard's list is taken
+//! only for a new series and by the scrape.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+
+use super::labels::{Flag, Flagged, OnDemandDnsLabels, Reporter, TrafficLabels};
+
+/// The counters of one label set on one thread.
+#[derive(Debug, Default)]
+pub(crate) struct Series {
+    opened: AtomicU64,
+    received: AtomicU64,
+    sent: AtomicU64,
+    closed: [AtomicU64; Flag::ALL.len()],
+}
+
+impl Series {
+    /// The connection's context was built.
+    pub(crate) fn open(&self) {
+        self.opened.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The connection ended for this reason.
+    pub(crate) fn close(&self, flag: Flag) {
+        if let Some(count) = self.closed.get(flag as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Bytes from the connection's originator.
+    fn receive(&self, bytes: u64) {
+        self.received.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes towards the connection's originator.
+    fn send(&self, bytes: u64) {
+        self.sent.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+/// Bytes that a connection has moved so far, from the originator's point of view.
+pub(crate) trait LiveBytes: fmt::Debug + Send + Sync {
+    /// From the originator.
+    fn received(&self) -> u64;
+    /// Towards the originator.
+    fn sent(&self) -> u64;
+}
+
+/// What the scrape sees of one thread.
+#[derive(Debug, Default)]
+struct ShardView {
+    series: Mutex<Vec<(Arc<TrafficLabels>, Arc<Series>)>>,
+    /// Connections whose bytes are not in their series yet: the scrape adds them.
+    live: Mutex<HashMap<u64, (Arc<Series>, Arc<dyn LiveBytes>)>>,
+    on_demand_dns: Mutex<HashMap<OnDemandDnsLabels, u64>>,
+    sockets: [Sockets; 2],
+}
+
+#[derive(Debug, Default)]
+struct Sockets {
+    open: AtomicI64,
+    ever: AtomicU64,
+}
+
+/// One traffic thread's counters.
+#[derive(Debug)]
+pub(crate) struct Shard {
+    view: Arc<ShardView>,
+    known: RefCell<HashMap<Arc<TrafficLabels>, Arc<Series>>>,
+    next: Cell<u64>,
+}
+
+impl Shard {
+    /// The series of these labels.
+    pub(crate) fn series(&self, labels: TrafficLabels) -> Arc<Series> {
+        let mut known = self.known.borrow_mut();
+        if let Some(series) = known.get(&labels) {
+            return Arc::clone(series);
+        }
+        let (labels, series) = (Arc::new(labels), Arc::new(Series::default()));
+        self.view.series.lock().push((Arc::clone(&labels), Arc::clone(&series)));
+        known.insert(labels, Arc::clone(&series));
+        series
+    }
+
+    /// Counts a connection's bytes, exactly at any moment, for as long as the returned value lives.
+    pub(crate) fn follow(&self, series: &Arc<Series>, bytes: Arc<dyn LiveBytes>) -> Followed {
+        let key = self.next.get();
+        self.next.set(key + 1);
+        self.view.live.lock().insert(key, (Arc::clone(series), bytes));
+        Followed { view: Arc::clone(&self.view), key }
+    }
+
+    /// Counts an accepted socket for as long as the returned value lives.
+    pub(crate) fn socket(&self, reporter: Reporter) -> OpenSocket {
+        let sockets = self.view.sockets(reporter);
+        sockets.open.fetch_add(1, Ordering::Relaxed);
+        sockets.ever.fetch_add(1, Ordering::Relaxed);
+        OpenSocket { view: Arc::clone(&self.view), reporter }
+    }
+
+    /// A workload's hostname was resolved for a connection.
+    pub(crate) fn on_demand_dns(&self, labels: OnDemandDnsLabels) {
+        *self.view.on_demand_dns.lock().entry(labels).or_default() += 1;
+    }
+}
+
+impl ShardView {
+    fn sockets(&self, reporter: Reporter) -> &Sockets {
+        let [source, destination] = &self.sockets;
+        match reporter {
+            Reporter::Source => source,
+            Reporter::Destination => destination,
+        }
+    }
+}
+
+/// A connection whose bytes are counted while it lives, and stay counted.
+#[derive(Debug)]
+pub(crate) struct Followed {
+    view: Arc<ShardView>,
+    key: u64,
+}
+
+impl Drop for Followed {
+    fn drop(&mut self) {
+        // Under the lock: a scrape sees the bytes either here or in the series.
+        let mut live = self.view.live.lock();
+        if let Some((series, bytes)) = live.remove(&self.key) {
+            series.receive(bytes.received());
+            series.send(bytes.sent());
+        }
+    }
+}
+
+/// An accepted socket that is counted in `istio_tcp_sockets_open`.
+#[derive(Debug)]
+pub(crate) struct OpenSocket {
+    view: Arc<ShardView>,
+    reporter: Reporter,
+}
+
+impl Drop for OpenSocket {
+    fn drop(&mut self) {
+        self.view.sockets(self.reporter).open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// All threads' shards; the collector of the traffic families.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Traffic {
+    shards: Arc<Mutex<Vec<Arc<ShardView>>>>,
+}
+
+#[derive(Default)]
+struct Sum {
+    opened: u64,
+    received: u64,
+    sent: u64,
+    closed: [u64; Flag::ALL.len()],
+}
+
+impl Traffic {
+    /// A shard for one more traffic thread.
+    pub(crate) fn shard(&self) -> Shard {
+        let view = Arc::new(ShardView::default());
+        self.shards.lock().push(Arc::clone(&view));
+        Shard { view, known: RefCell::default(), next: Cell::new(0) }
+    }
+
+    /// Sums by label set, in the order in which the label sets first appeared.
+    fn sums(&self) -> Vec<(Arc<TrafficLabels>, Sum)> {
+        let mut index: HashMap<Arc<TrafficLabels>, usize> = HashMap::new();
+        let mut sums: Vec<(Arc<TrafficLabels>, Sum)> = Vec::new();
+        for shard in self.shards.lock().iter() {
+            let live = shard.live.lock();
+            let mut moving: HashMap<*const Series, (u64, u64)> = HashMap::new();
+            for (series, bytes) in live.values() {
+                let moved = moving.entry(Arc::as_ptr(series)).or_default();
+                moved.0 += bytes.received();
+                moved.1 += bytes.sent();
+            }
+            for (labels, series) in shard.series.lock().iter() {
+                let (received, sent) = moving.get(&Arc::as_ptr(series)).copied().unwrap_or_default();
+                let at = *index.entry(Arc::clone(labels)).or_insert_with(|| {
+                    sums.push((Arc::clone(labels), Sum::default()));
+                    sums.len() - 1
+                });
+                if let Some((_, sum)) = sums.get_mut(at) {
+                    sum.opened += series.opened.load(Ordering::Relaxed);
+                    sum.received += series.received.load(Ordering::Relaxed) + received;
+                    sum.sent += series.sent.load(Ordering::Relaxed) + sent;
+                    for (total, count) in sum.closed.iter_mut().zip(&series.closed) {
+                        *total += count.load(Ordering::Relaxed);
+                    }
+                }
+            }
+        }
+        sums
+    }
+
+    fn on_demand_dns(&self) -> BTreeMap<String, (OnDemandDnsLabels, u64)> {
+        let mut sums: BTreeMap<String, (OnDemandDnsLabels, u64)> = BTreeMap::new();
+        for shard in self.shards.lock().iter() {
+            for (labels, count) in shard.on_demand_dns.lock().iter() {
+                let key = format!("{labels:?}");
+                sums.entry(key).or_insert_with(|| (labels.clone(), 0)).1 += count;
+            }
+        }
+        sums
+    }
+}
+
+/// Sample values of one counter family.
+type Samples<'a> = Vec<(Flagged<'a>, u64)>;
+
+fn counters(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    samples: &Samples<'_>,
+) -> fmt::Result {
+    if samples.is_empty() {
+        return Ok(());
+    }
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for (labels, value) in samples {
+        ConstCounter::new(*value).encode(family.encode_family(labels)?)?;
+    }
+    Ok(())
+}
+
+impl Collector for Traffic {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let sums = self.sums();
+        // A family shows a label set once something was counted under it; bytes appear with the
+        // connection, also as zero.
+        let open = |value: fn(&Sum) -> u64| -> Samples<'_> {
+            let opened = sums.iter().filter(|(_, sum)| sum.opened > 0);
+            opened.map(|(labels, sum)| (Flagged(labels, Flag::None), value(sum))).collect()
+        };
+        let ended = |failed: bool| -> Samples<'_> {
+            let mut samples = Vec::new();
+            for (labels, sum) in &sums {
+                for (flag, count) in Flag::ALL.into_iter().zip(sum.closed) {
+                    if count > 0 && (!failed || flag != Flag::None) {
+                        samples.push((Flagged(labels, flag), count));
+                    }
+                }
+            }
+            samples
+        };
+        counters(
+            &mut encoder,
+            "istio_tcp_connections_opened",
+            "The total number of TCP connections opened.",
+            &open(|sum| sum.opened),
+        )?;
+        counters(
+            &mut encoder,
+            "istio_tcp_connections_closed",
+            "The total number of TCP connections closed.",
+            &ended(false),
+        )?;
+        counters(
+            &mut encoder,
+            "istio_tcp_received_bytes",
+            "The size of total bytes received during request in case of a TCP connection.",
+            &open(|sum| sum.received),
+        )?;
+        counters(
+            &mut encoder,
+            "istio_tcp_sent_bytes",
+            "The size of total bytes sent during response in case of a TCP connection.",
+            &open(|sum| sum.sent),
+        )?;
+        self.encode_on_demand_dns(&mut encoder)?;
+        counters(
+            &mut encoder,
+            "istio_tcp_connections_failed",
+            "The total number of TCP connections that failed to establish (unstable).",
+            &ended(true),
+        )?;
+        self.encode_sockets(&mut encoder)
+    }
+}
+
+impl Traffic {
+    fn encode_on_demand_dns(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let sums = self.on_demand_dns();
+        if sums.is_empty() {
+            return Ok(());
+        }
+        let mut family = encoder.encode_descriptor(
+            "istio_on_demand_dns",
+            "The total number of requests that used on-demand DNS (unstable).",
+            None,
+            MetricType::Counter,
+        )?;
+        for (labels, count) in sums.into_values() {
+            ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    fn encode_sockets(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let shards = self.shards.lock();
+        let mut samples = Vec::new();
+        for reporter in [Reporter::Source, Reporter::Destination] {
+            let sum = |of: fn(&Sockets) -> i64| shards.iter().map(|s| of(s.sockets(reporter))).sum();
+            let ever: i64 = sum(|s| i64::from(s.ever.load(Ordering::Relaxed) > 0));
+            let open: i64 = sum(|s| s.open.load(Ordering::Relaxed));
+            if ever > 0 {
+                samples.push((reporter, open));
+            }
+        }
+        if samples.is_empty() {
+            return Ok(());
+        }
+        let mut family = encoder.encode_descriptor(
+            "istio_tcp_sockets_open",
+            "The current number of open TCP sockets (unstable).",
+            None,
+            MetricType::Gauge,
+        )?;
+        for (reporter, open) in samples {
+            let labels = [("reporter", reporter.as_str())];
+            ConstGauge::new(open).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+}
