@@ -1,7 +1,328 @@
-//! Builds and joins every part of the node proxy.
+//! Builds and joins every part of the node proxy, and takes them apart again.
+//!
+//! The order is part of the contract (control-and-operations 9.2): what can refuse to start does
+//! so before anything is served, and traffic flows only once the mesh is known.
+
+mod command;
+mod dump;
+mod names;
+
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
 
-pub(crate) fn run(_args: Vec<OsString>) -> ExitCode {
-    ExitCode::FAILURE
+use runtime::clock::Clock;
+use runtime::drain::{Drain, Trigger};
+use runtime::environment::Environment;
+use runtime::health::Readiness;
+use runtime::logging::{self, Format, Logging};
+use runtime::signals::Signals;
+use runtime::tasks::TaskGroup;
+use state::Mesh;
+use tokio::sync::watch;
+
+use crate::admin::{self, Admin, Servers};
+use crate::certs::channel::ChannelError;
+use crate::certs::join::Joiner;
+use crate::certs::{CaClient, CertificateManager};
+use crate::config::Config;
+use crate::dns;
+use crate::metrics::Metrics;
+use crate::pods::{self, DnsParts, Instance, PodList, Pods, StartError as PodError};
+use crate::settings::Settings;
+use crate::sync::{LocalIdentities, MeshHandle, Sync, SyncError};
+use crate::threads::{Equipment, Threads};
+use command::Command;
+
+/// How long the HTTP servers and background tasks get once the pods are drained.
+const LAST_CALL: Duration = Duration::from_secs(2);
+
+/// Why the node proxy cannot start.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StartError {
+    #[error("cannot start a thread: {0}")]
+    Thread(#[source] std::io::Error),
+    #[error("cannot watch for signals: {0}")]
+    Signals(#[source] std::io::Error),
+    #[error("certificates: {0}")]
+    Certificates(#[from] ChannelError),
+    #[error("ca_address must be set to use CA")]
+    NoCa,
+    #[error("discovery: {0}")]
+    Discovery(#[from] SyncError),
+    #[error("{0}")]
+    Bind(#[from] runtime::http::BindError),
+    #[error("in-pod mode needs the right to enter network namespaces: {0}")]
+    CannotEnter(#[source] net::NamespaceError),
+    #[error("in-pod mode needs the right to mark packets (CAP_NET_ADMIN): {0}")]
+    CannotMark(#[source] std::io::Error),
+    #[error("{0}")]
+    Listen(#[source] PodError),
+    #[error("invalid identity of this proxy: {0}")]
+    OwnIdentity(#[from] identity::InvalidSpiffeId),
+}
+
+impl StartError {
+    /// Stable code.
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Self::Thread(_) => "node-no-thread",
+            Self::Signals(_) => "node-no-signals",
+            Self::Certificates(error) => error.code(),
+            Self::NoCa => "config-no-ca",
+            Self::Discovery(error) => error.code(),
+            Self::Bind(error) => error.code(),
+            Self::CannotEnter(_) => "node-cannot-enter-namespaces",
+            Self::CannotMark(_) => "node-cannot-mark",
+            Self::Listen(error) => error.code(),
+            Self::OwnIdentity(error) => error.code(),
+        }
+    }
+}
+
+/// Runs the node proxy with its own arguments.
+pub(crate) fn run(arguments: &[OsString]) -> ExitCode {
+    match Command::parse(arguments) {
+        Command::Run => start(arguments),
+        answered => answered.answer(),
+    }
+}
+
+fn start(arguments: &[OsString]) -> ExitCode {
+    let environment = Environment::of_process();
+    let json = environment.get("LOG_FORMAT").is_some_and(|format| format.eq_ignore_ascii_case("json"));
+    let logging = Logging::init(logging::Settings {
+        format: if json { Format::Json } else { Format::Plain },
+        base: "hickory_server::server=off",
+        filter: environment.get("RUST_LOG").map(str::to_owned),
+        aliases: &[],
+    });
+    let logging = match logging {
+        Ok(logging) => logging,
+        Err(error) => return command::complain(&error.to_string()),
+    };
+    let words: Vec<_> = arguments.iter().map(|word| word.to_string_lossy()).collect();
+    let config = match Config::from_process(words.join(" ")) {
+        Ok(config) => config,
+        Err(errors) => {
+            logging.flush();
+            return command::complain(&errors.to_string());
+        }
+    };
+    let code = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(event_loop) => event_loop.block_on(serve(config, &logging)),
+        Err(error) => Err(StartError::Thread(error)),
+    };
+    let code = code.unwrap_or_else(|error| {
+        tracing::error!(code = error.code(), %error, "the node proxy cannot start");
+        logging.flush();
+        command::complain(&format!("{error} ({})", error.code()))
+    });
+    logging.flush();
+    code
+}
+
+/// The parts that live for as long as the process.
+struct Parts {
+    tasks: TaskGroup,
+    trigger: Trigger,
+    drain: Drain,
+    signals: Signals,
+}
+
+/// Starts everything, waits for the end, takes everything apart.
+async fn serve(config: Config, logging: &Logging) -> Result<ExitCode, StartError> {
+    let signals = Signals::install().map_err(StartError::Signals)?;
+    let (trigger, drain) = Drain::new();
+    let parts = Parts { tasks: TaskGroup::new("node"), trigger, drain, signals };
+    announce(&config);
+    let clock = Clock::system();
+
+    let joined = config.join().map(|join| {
+        let (joiner, identity) = Joiner::new(join, clock.clone());
+        parts.tasks.spawn("join", joiner.run());
+        identity
+    });
+    let certs = config.certs(joined.clone()).ok_or(StartError::NoCa)?;
+    let issuer = Arc::new(CaClient::new(&certs)?);
+    let (certificates, worker) = CertificateManager::new(issuer, certs.limits, clock.clone());
+    parts.tasks.spawn("certificates", worker.run());
+
+    let mut threads = Threads::start(config.n_traffic_threads).map_err(StartError::Thread)?;
+    let readiness = Readiness::new();
+    let state_known = readiness.register("state manager");
+    let pods_known = config.is_shared().then(|| readiness.register("workload proxy manager"));
+    let servers = Servers::bind(&config).await?;
+
+    let tag = config.istio_version.as_str();
+    let mut metrics = Metrics::new(tag, threads.event_loops(), config.is_shared());
+    let dns_metrics = dns::Metrics::new(metrics.dns());
+    let node = config.local_node.as_deref().filter(|_| config.is_shared());
+    let observer = LocalIdentities::new(certificates.clone(), node.map(Arc::from));
+    let sync = Sync::new(config.sync(joined), metrics.discovery(), observer)?;
+    let mesh = sync.mesh();
+    parts.tasks.spawn_essential("discovery", sync.run());
+
+    if config.is_shared() {
+        self_test(config.packet_mark)?;
+    }
+    let settings = Arc::new(Settings::new(&config));
+    threads.equip(|| Equipment {
+        mesh: mesh.clone(),
+        certificates: certificates.clone(),
+        settings: Arc::clone(&settings),
+        counters: metrics.shard(),
+        logging: logging.clone(),
+        clock: clock.clone(),
+    });
+    let threads = Arc::new(threads);
+    let list = PodList::default();
+    let environment = pods::Environment {
+        threads: Arc::clone(&threads),
+        settings,
+        dns: dns_parts(&config, &mesh, dns_metrics, &parts.tasks),
+        metrics: metrics.pods.clone(),
+        list: list.clone(),
+        drain: parts.drain.clone(),
+        tasks: parts.tasks.clone(),
+    };
+    let sources = dump::Running {
+        mesh: mesh.clone(),
+        certificates: certificates.clone(),
+        pods: config.is_shared().then_some(list),
+        local: config.local_source.clone(),
+    };
+    let admin = Admin::new(sources, &config, logging.clone(), parts.signals.handle());
+    let page = move || metrics.render();
+    servers.serve(admin, page, readiness, &parts.tasks, &parts.drain);
+
+    let pods = pods_known.map(|ready| Pods::new(environment.clone(), ready));
+    let traffic = traffic(config, environment, mesh, certificates, pods, state_known);
+    let code = until_stopped(parts, traffic).await;
+    if let Ok(threads) = Arc::try_unwrap(threads) {
+        threads.stop().await;
+    }
+    code
+}
+
+fn announce(config: &Config) {
+    let version = admin::version_line(&admin::version(&config.istio_version));
+    tracing::info!(target: "ztunnel", "version: {version}");
+    let shown = |limit: Option<u64>| limit.map_or_else(|| "unlimited".to_owned(), |n| n.to_string());
+    match runtime::limits::raise_descriptor_limit() {
+        Ok((before, now)) => {
+            let (before, now) = (shown(before), shown(now));
+            tracing::info!(target: "ztunnel", "set file descriptor limits from {before} to {now}");
+        }
+        Err(error) => {
+            tracing::warn!(target: "ztunnel", %error, "failed to raise the file descriptor limit");
+        }
+    }
+    tracing::info!(target: "ztunnel", "running with config: {}", config.to_yaml());
+    // The first random number of a process takes its time.
+    let _: u64 = rand::random();
+}
+
+/// In-pod mode enters other namespaces and marks its packets; better to know now than per pod.
+fn self_test(mark: Option<u32>) -> Result<(), StartError> {
+    let own = net::NetNamespace::current().map_err(StartError::CannotEnter)?;
+    let marked = own.run(|| mark.map_or(Ok(()), net::socket::can_mark));
+    marked.map_err(StartError::CannotEnter)?.map_err(StartError::CannotMark)
+}
+
+/// DNS follows the mesh through a channel of snapshots.
+fn dns_parts(config: &Config, mesh: &MeshHandle, metrics: dns::Metrics, tasks: &TaskGroup) -> DnsParts {
+    let mut following = mesh.clone();
+    let (snapshots, current): (_, watch::Receiver<Arc<Mesh>>) = watch::channel(mesh.current());
+    tasks.spawn("mesh for dns", async move {
+        loop {
+            following.changed().await;
+            snapshots.send_replace(following.current());
+        }
+    });
+    DnsParts { mesh: current, settings: Arc::new(config.dns()), metrics }
+}
+
+/// Carries traffic once the mesh is known, until drained.
+async fn traffic(
+    config: Config,
+    environment: pods::Environment,
+    mesh: MeshHandle,
+    certificates: CertificateManager,
+    pods: Option<Pods>,
+    state_known: runtime::health::ReadinessTask,
+) -> Result<(), StartError> {
+    let drain = environment.drain.clone();
+    tokio::select! {
+        biased;
+        // Stopped before it began.
+        () = drain.draining() => return Ok(()),
+        () = mesh.synced() => state_known.done(),
+    }
+    let deadline = config.termination_deadline;
+    let own = match names::own_pod(&config)? {
+        Some((pod, identity)) if pods.is_some() => {
+            let held = certificates.hold(&identity);
+            let instance = Instance::own(&environment, pod, identity).await;
+            Some((instance.map_err(StartError::Listen)?, held))
+        }
+        _ => None,
+    };
+    let carried = async {
+        match pods {
+            Some(pods) => pods.run(config.inpod_uds.clone()).await,
+            None => {
+                let pod = names::dedicated_pod(&config);
+                let instance = Instance::dedicated(&environment, pod).await;
+                let instance = instance.map_err(StartError::Listen)?;
+                drain.draining().await;
+                instance.drain(deadline).await;
+            }
+        }
+        Ok(())
+    };
+    let own = async {
+        if let Some((instance, _held)) = own {
+            drain.draining().await;
+            instance.drain(deadline).await;
+        }
+    };
+    let (carried, ()) = futures::future::join(carried, own).await;
+    carried
+}
+
+/// Runs until a signal, a request, or the failure of a part; then drains.
+async fn until_stopped(
+    parts: Parts,
+    traffic: impl Future<Output = Result<(), StartError>>,
+) -> Result<ExitCode, StartError> {
+    let Parts { tasks, trigger, mut signals, .. } = parts;
+    let mut traffic = std::pin::pin!(traffic);
+    let failed = tasks.failed();
+    let mut code = ExitCode::SUCCESS;
+    tokio::select! {
+        biased;
+        _ = signals.stop_requested() => {}
+        failure = failed => {
+            tracing::error!(code = failure.code(), error = %failure, "a part of the node proxy failed");
+            code = ExitCode::FAILURE;
+        }
+        ended = traffic.as_mut() => ended?,
+    }
+    trigger.start();
+    let drained = async {
+        // Whatever was carried has ended or was cut at its own deadline.
+        let ended = traffic.await;
+        trigger.drain(LAST_CALL).await;
+        ended
+    };
+    tokio::select! {
+        biased;
+        // The person at the terminal does not want to wait.
+        () = signals.interrupted() => return Ok(ExitCode::SUCCESS),
+        ended = drained => ended?,
+    }
+    tasks.cancel();
+    Ok(code)
 }

@@ -1,23 +1,35 @@
-//! The node proxy.
-#![expect(unused, reason = "under construction")]
+//! The node proxy: carries the TCP of this node's workloads over HBONE, mutual TLS in HTTP/2, under
+//! the mesh's policies. A drop-in for ztunnel.
+//!
+//! Start reading at [`app`], which joins the parts, then at the two paths, `outbound` and
+//! `inbound`, each of which opens with the list of its steps. What is decided about the mesh is
+//! decided in the crates `state` and `policy`; here it is done.
 
 mod access_log;
 mod admin;
 mod app;
+mod baggage;
 mod certs;
 mod config;
 mod connections;
+mod context;
 mod dns;
+mod failure;
+mod hostnames;
 mod inbound;
 mod metrics;
 mod outbound;
 mod pods;
+mod record;
+mod relay;
+mod settings;
 mod sync;
+mod threads;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
 /// Runs the node proxy with its own arguments (without the program's name).
 pub fn run(args: Vec<OsString>) -> ExitCode {
-    app::run(args)
+    app::run(&args)
 }

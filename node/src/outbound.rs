@@ -1,1 +1,150 @@
-//! outbound
+//! The outbound path: what a local workload's application connects to.
+//!
+//! 1. accept the captured connection and ask the kernel where it was going
+//! 2. find the source workload: the pod's own, known to discovery within 5 s
+//! 3. decide the route on one snapshot of the mesh
+//! 4. list and count the connection
+//! 5. dial the next hop: plainly, or by a tunnel from the pool
+//! 6. relay until both directions have ended
+//! 7. record how it ended
+//!
+//! Until step 4 a failure is a warning and nothing is counted; afterwards the record tells it.
+
+mod headers;
+mod route;
+mod tunnel;
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use net::socket::{FoundBy, original_destination};
+use state::{Protocol, Route, Workload};
+
+use crate::access_log::{Direction, Failure};
+use crate::connections::{OutboundEntry, OutboundKey};
+use crate::context::{Facts, Who};
+use crate::failure::ConnectionError;
+use crate::metrics::Security;
+use crate::pods::proxy::{Accepted, PodProxy};
+use crate::record::{Endpoints, FromApplication, Joined, Record};
+use crate::relay;
+pub(crate) use tunnel::PoolKey;
+
+/// Carries one captured connection to its end.
+pub(crate) async fn serve(proxy: Rc<PodProxy>, accepted: Accepted) {
+    let captured = Captured::from(accepted);
+    let (source, destination) = (captured.accepted.peer, captured.destination);
+    match captured.route(&proxy).await {
+        Ok(routed) => routed.carry(&proxy).await,
+        Err(error) => {
+            let text = error.to_string();
+            let failure = Failure { text: &text, code: error.code() };
+            proxy.thread.log.failed(source, destination, Direction::Outbound, failure);
+        }
+    }
+}
+
+/// A connection taken from its application, and where it was going.
+#[derive(Debug)]
+struct Captured {
+    accepted: Accepted,
+    destination: SocketAddr,
+}
+
+/// A connection with a route, listed and counted.
+#[derive(Debug)]
+struct Routed {
+    accepted: Accepted,
+    source: Arc<Workload>,
+    route: Route,
+    record: Record,
+    listed: OutboundEntry,
+}
+
+impl From<Accepted> for Captured {
+    fn from(accepted: Accepted) -> Self {
+        let destination = captured_destination(&accepted);
+        Self { accepted, destination }
+    }
+}
+
+/// The destination the client dialled, as the kernel remembers it.
+pub(crate) fn captured_destination(accepted: &Accepted) -> SocketAddr {
+    let peer = accepted.peer;
+    match original_destination(&accepted.stream) {
+        Ok(found) => {
+            if found.found_by == FoundBy::LocalAddress {
+                let local = found.address;
+                tracing::warn!(target: "proxy", %peer, %local, "failed to read SO_ORIGINAL_DST");
+            }
+            found.address
+        }
+        // The connection is gone already; whatever follows will find out.
+        Err(_) => SocketAddr::new(peer.ip(), 0),
+    }
+}
+
+impl Captured {
+    async fn route(self, proxy: &PodProxy) -> Result<Routed, ConnectionError> {
+        let Self { accepted, destination } = self;
+        let source = proxy.local_workload().await?;
+        let client = accepted.peer;
+        let route = route::decide(&proxy.thread, &source, client.ip(), destination).await?;
+        if route.protocol == Protocol::DoubleHbone {
+            return Err(ConnectionError::OtherNetwork(destination));
+        }
+        let listed = proxy.connections.outbound(OutboundKey {
+            source: client,
+            original: destination,
+            actual: route.next_hop,
+            protocol: route.protocol,
+        });
+        let tunnelled = route.protocol == Protocol::Hbone;
+        let facts = Facts {
+            direction: Direction::Outbound,
+            security: if tunnelled { Security::MutualTls } else { Security::Unknown },
+            source: Who::Workload(Arc::clone(&source)),
+            source_identity: tunnelled.then(|| source.identity.clone()),
+            destination: route.workload.clone().map_or(Who::Unknown, Who::Workload),
+            service: route.service.clone(),
+        };
+        let endpoints = Endpoints {
+            source: client,
+            destination: route.next_hop,
+            hbone: route.authority.as_ref().map(ToString::to_string),
+        };
+        let record = Record::open(&proxy.thread, facts, endpoints, accepted.since);
+        Ok(Routed { accepted, source, route, record, listed })
+    }
+}
+
+impl Routed {
+    async fn carry(self, proxy: &PodProxy) {
+        let Self { accepted, source, route, mut record, listed } = self;
+        let result = match &route.authority {
+            Some(authority) => {
+                let request = headers::connect(authority, &source, &route, accepted.peer);
+                match tunnel::open(proxy, &source, &route, request).await {
+                    Ok(tunnel) => {
+                        let counters = Arc::new(hbone::Counters::default());
+                        record.follow(Arc::new(FromApplication(Arc::clone(&counters))));
+                        relay::from_application(tunnel, accepted.stream, &counters).await
+                    }
+                    Err(error) => Err(error),
+                }
+            }
+            None => match proxy.dial(route.next_hop, None).await {
+                Ok(upstream) => {
+                    let counts = Arc::new(net::ByteCounts::default());
+                    record.follow(Arc::new(Joined(Arc::clone(&counts))));
+                    relay::joined(accepted.stream, upstream, &counts).await
+                }
+                Err(error) => Err(ConnectionError::Dial(error)),
+            },
+        };
+        // Listed until its last line is written.
+        record.finish(result.as_ref().map(|()| ()));
+        drop(listed);
+    }
+}

@@ -1,0 +1,111 @@
+use futures::FutureExt as _;
+
+use super::*;
+
+const WORLD: &str = r#"
+workloads:
+- {uid: w, name: app, namespace: ns, serviceAccount: sa, trustDomain: td, workloadIps: ["10.0.0.1"], services: {}}
+"#;
+
+const DENY_7000: &str = r#"
+policies:
+- name: deny
+  namespace: ns
+  scope: Namespace
+  action: Deny
+  dryRun: false
+  rules: [[[{destinationPorts: [7000]}]]]
+"#;
+
+fn mesh(extra: &str) -> Mesh {
+    let text = format!("{WORLD}{extra}");
+    Mesh::new(state::MeshConfig::default()).apply(state::local_file::parse(&text).unwrap()).0
+}
+
+fn pod() -> Pod {
+    Pod { namespace: "ns".into(), name: "app".into(), service_account: "sa".into() }
+}
+
+fn address(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+fn open(connections: &Rc<Connections>, source: &str, target: &str) -> InboundEntry {
+    let key =
+        InboundKey { source: address(source), target: address(target), identity: None, forwarded_host: None };
+    let facts = policy::Connection {
+        source_ip: address(source).ip(),
+        source_identity: None,
+        destination: address(target),
+    };
+    connections.inbound(key, facts)
+}
+
+// A-PO-11, data-path 7.7: also a change that is not of a policy is noticed by whoever asks again.
+#[test]
+fn a_policy_cuts_what_it_no_longer_allows_and_nothing_else() {
+    let connections = ConnectionLists::default().part();
+    let to_7000 = open(&connections, "10.0.0.9:1", "10.0.0.1:7000");
+    let to_7001 = open(&connections, "10.0.0.9:2", "10.0.0.1:7001");
+    let (before, after) = (mesh(""), mesh(DENY_7000));
+    let known = before.local_workload(&pod()).unwrap();
+    connections.judge_again(&before, &pod(), known);
+    assert!(to_7000.disallowed().now_or_never().is_none());
+    connections.judge_again(&after, &pod(), known);
+    assert!(to_7000.disallowed().now_or_never().is_some());
+    assert!(to_7001.disallowed().now_or_never().is_none());
+    // Told once is told for ever.
+    assert!(to_7000.disallowed().now_or_never().is_some());
+}
+
+// A-PO-10
+#[test]
+fn connections_of_one_peer_to_one_target_are_listed_once() {
+    let lists = ConnectionLists::default();
+    let (one, other) = (lists.part(), lists.part());
+    let entries = [
+        open(&one, "10.0.0.9:1", "10.0.0.1:7000"),
+        open(&one, "10.0.0.9:1", "10.0.0.1:7000"),
+        open(&other, "10.0.0.9:1", "10.0.0.1:7000"),
+    ];
+    for entry in entries {
+        assert_eq!(lists.dump().inbound.len(), 1);
+        drop(entry);
+    }
+    assert_eq!(lists.dump().inbound.len(), 0);
+}
+
+#[test]
+fn the_dump_names_both_ends() {
+    let lists = ConnectionLists::default();
+    let part = lists.part();
+    let identity = identity::SpiffeId::new("td", "ns", "sa").unwrap();
+    let facts = policy::Connection {
+        source_ip: address("10.0.0.9:1").ip(),
+        source_identity: Some(identity.clone()),
+        destination: address("10.0.0.1:7000"),
+    };
+    let key = InboundKey {
+        source: address("10.0.0.9:1"),
+        target: address("10.0.0.1:7000"),
+        identity: Some(identity),
+        forwarded_host: Some("svc.ns".into()),
+    };
+    let _inbound = part.inbound(key, facts);
+    let _outbound = part.outbound(OutboundKey {
+        source: address("10.0.0.1:2"),
+        original: address("10.96.0.1:80"),
+        actual: address("[fd00::1]:15008"),
+        protocol: state::Protocol::Hbone,
+    });
+    let dump::Connections { inbound, outbound } = lists.dump();
+    let shown = |c: &dump::Connection| {
+        (c.src.clone(), c.original_dst.clone(), c.actual_dst.clone(), c.protocol.clone())
+    };
+    let text = str::to_owned;
+    let wanted = (text("10.0.0.9:1"), Some(text("svc.ns")), text("10.0.0.1:7000"), text("HBONE"));
+    assert_eq!(inbound.iter().map(shown).collect::<Vec<_>>(), [wanted]);
+    let original = Some(text("10.96.0.1:80"));
+    let wanted = (text("10.0.0.1:2"), original, text("[fd00::1]:15008"), text("HBONE"));
+    assert_eq!(outbound.iter().map(shown).collect::<Vec<_>>(), [wanted]);
+}

@@ -1,0 +1,143 @@
+//! Steps 3 and 4: where a request leads, and whether policy allows it.
+
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use identity::SpiffeId;
+use policy::Connection;
+use state::{Admission, Application, Authority, InboundRequest, NotAdmitted, Workload};
+use xds::client::Answer;
+
+use crate::connections::{InboundEntry, InboundKey};
+use crate::failure::ConnectionError;
+use crate::pods::proxy::PodProxy;
+use crate::threads::Thread;
+
+/// How long a connection waits for a policy that its workload names and that has not arrived: a
+/// control plane sends workloads before their policies.
+const POLICY_WAIT: Duration = Duration::from_secs(1);
+
+/// Decides which port of the pod a request means, fetching what the decision lacks.
+pub(super) async fn destination(
+    thread: &Thread,
+    local: &Workload,
+    connection_ip: IpAddr,
+    authority: &Authority,
+    forwarded_host: Option<&str>,
+) -> Result<Admission, ConnectionError> {
+    let mut absent = Vec::new();
+    let mut fetches_left = 4;
+    loop {
+        let request = InboundRequest { local, connection_ip, authority, forwarded_host, absent: &absent };
+        let missing = match thread.mesh.current().admit(&request) {
+            Ok(Admission { application: Application::Proxy { .. }, .. }) => {
+                return Err(ConnectionError::ProxyHeader);
+            }
+            Ok(admission) => return Ok(admission),
+            Err(NotAdmitted::Refused(refusal)) => return Err(ConnectionError::NotAdmitted(refusal)),
+            Err(NotAdmitted::Missing(key)) => key,
+        };
+        let fetched = fetches_left > 0 && matches!(thread.mesh.demand(&missing).await, Ok(Answer::Present));
+        fetches_left -= 1;
+        if !fetched {
+            absent.push(missing);
+        }
+        if fetches_left < -4 {
+            let requested = match authority {
+                Authority::Address(address) => address.ip(),
+                Authority::Hostname { .. } => connection_ip,
+            };
+            let refusal = state::InboundRefusal::IpMismatch { connection: connection_ip, requested };
+            return Err(ConnectionError::NotAdmitted(refusal));
+        }
+    }
+}
+
+/// A connection that policy is asked about.
+#[derive(Debug)]
+pub(super) struct Asking {
+    pub(super) source: SocketAddr,
+    pub(super) identity: Option<SpiffeId>,
+    pub(super) target: SocketAddr,
+    pub(super) forwarded_host: Option<Arc<str>>,
+}
+
+/// Lists the connection, which makes it subject to every change of policy, and then asks policy.
+pub(super) async fn by_policy(
+    proxy: &PodProxy,
+    local: &Arc<Workload>,
+    asking: Asking,
+) -> Result<InboundEntry, ConnectionError> {
+    let Asking { source, identity, target, forwarded_host } = asking;
+    let facts = Connection { source_ip: source.ip(), source_identity: identity.clone(), destination: target };
+    let key = InboundKey { source, target, identity, forwarded_host };
+    let entry = proxy.connections.inbound(key, facts.clone());
+    let thread = &proxy.thread;
+    thread.unknown_policies.arrive(proxy, local).await;
+    let mesh = thread.mesh.current();
+    // The workload as it is now, not as it was when the request began.
+    let local = mesh.local_workload(&proxy.shared.pod).unwrap_or(local);
+    let decision = mesh.evaluate(local, &facts);
+    for note in decision.notes() {
+        log(&note, thread.settings.policy_info_logging);
+    }
+    match decision.denial() {
+        None => Ok(entry),
+        Some(denial) => Err(ConnectionError::Denied(denial.clone())),
+    }
+}
+
+fn log(note: &policy::Note, at_info: bool) {
+    let (message, key) = (note.message(), note.policy());
+    match (at_info, key) {
+        (true, Some(policy)) => tracing::info!(target: "state::policy", policy, "{message}"),
+        (true, None) => tracing::info!(target: "state::policy", "{message}"),
+        (false, Some(policy)) => tracing::debug!(target: "state::policy", policy, "{message}"),
+        (false, None) => tracing::debug!(target: "state::policy", "{message}"),
+    }
+}
+
+/// Policies that workloads name and that did not arrive in time: warned about once, and not waited
+/// for again until they have been known.
+#[derive(Debug, Default)]
+pub(crate) struct UnknownPolicies(RefCell<HashSet<Arc<str>>>);
+
+impl UnknownPolicies {
+    /// Waits, within the limit, until every policy that applies is known.
+    async fn arrive(&self, proxy: &PodProxy, local: &Arc<Workload>) {
+        let mut mesh = proxy.thread.mesh.clone();
+        let missing = |mesh: &state::Mesh| -> Vec<Arc<str>> {
+            let now = mesh.local_workload(&proxy.shared.pod).unwrap_or(local);
+            now.authorization_policies
+                .iter()
+                .filter(|key| mesh.policy(key).is_none() && !self.0.borrow().contains(*key))
+                .cloned()
+                .collect()
+        };
+        if missing(&mesh.current()).is_empty() {
+            return;
+        }
+        let arrived = async {
+            loop {
+                mesh.changed().await;
+                if missing(&mesh.current()).is_empty() {
+                    return;
+                }
+            }
+        };
+        if tokio::time::timeout(POLICY_WAIT, arrived).await.is_ok() {
+            return;
+        }
+        let now = proxy.thread.mesh.current();
+        let mut given_up = self.0.borrow_mut();
+        given_up.retain(|key| now.policy(key).is_none());
+        for key in local.authorization_policies.iter().filter(|key| now.policy(key).is_none()) {
+            if given_up.insert(Arc::clone(key)) {
+                tracing::warn!(target: "state::policy", "skipping unknown policy {key}");
+            }
+        }
+    }
+}

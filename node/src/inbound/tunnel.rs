@@ -1,0 +1,254 @@
+//! HBONE (data-path 5): connections, and the requests on them.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use hbone::{ErrorCode, IncomingConnect, ServerConnection, TunnelError};
+use identity::{SpiffeId, peer_identity};
+use state::{Admission, Authority, Workload};
+use tokio::time::Instant;
+use tracing::Instrument as _;
+
+use super::admit::{self, Asking};
+use super::headers::Headers;
+use crate::access_log::Direction;
+use crate::baggage;
+use crate::certs::Priority;
+use crate::connections::InboundEntry;
+use crate::context::{Facts, Who};
+use crate::failure::{Broken, ConnectionError, Told};
+use crate::metrics::Security;
+use crate::pods::proxy::{Accepted, PodProxy};
+use crate::record::{Endpoints, FromPeer, Record};
+use crate::relay;
+
+/// Serves one HBONE connection until it ends.
+pub(crate) async fn serve(proxy: Rc<PodProxy>, accepted: Accepted) {
+    let peer = accepted.peer;
+    let local = match accepted.stream.local_addr() {
+        Ok(local) => net::socket::canonical(local),
+        // Gone before it was looked at.
+        Err(_) => return,
+    };
+    let transparent = accepted.transparent;
+    let Accepted { stream, open, .. } = accepted;
+    let _open = open;
+    let connection = match secure(&proxy, stream).await {
+        Ok(connection) => connection,
+        Err(error) => return super::refused(&proxy, peer, local, &error),
+    };
+    let link = Rc::new(Link { identity: peer_identity(&connection.peer_chain()), peer, local, transparent });
+    requests(&proxy, &connection, &link).await;
+}
+
+/// What all tunnels of a connection share.
+#[derive(Debug)]
+struct Link {
+    /// Verified by TLS.
+    identity: Option<SpiffeId>,
+    peer: SocketAddr,
+    /// The pod's own address that the connection came to.
+    local: SocketAddr,
+    transparent: bool,
+}
+
+/// Step 1: TLS with the certificate of this pod.
+async fn secure(
+    proxy: &PodProxy,
+    stream: tokio::net::TcpStream,
+) -> Result<ServerConnection, ConnectionError> {
+    let identity = match &proxy.shared.own {
+        Some(own) => own.clone(),
+        None => proxy.local_workload().await?.identity.clone(),
+    };
+    let thread = &proxy.thread;
+    let certificate = thread.certificates.certificate(&identity, Priority::RealTime).await;
+    let certificate = certificate.map_err(ConnectionError::NoCertificate)?;
+    let tls = certificate.server_config();
+    Ok(hbone::server::accept(stream, tls, &thread.settings.hbone).await?)
+}
+
+/// Serves requests until the connection ends; running tunnels end with it.
+async fn requests(proxy: &Rc<PodProxy>, connection: &ServerConnection, link: &Rc<Link>) {
+    let drain = &proxy.shared.drains.inbound;
+    let mut told = false;
+    loop {
+        // All are cancel-safe: a request is taken only when `next` returns it.
+        let request = tokio::select! {
+            biased;
+            () = drain.draining(), if !told => {
+                told = true;
+                connection.drain();
+                continue;
+            }
+            request = connection.next() => request,
+        };
+        let Some(request) = request else { return };
+        let (proxy, link, guard) = (Rc::clone(proxy), Rc::clone(link), drain.guard());
+        let tasks = proxy.shared.tasks.clone();
+        let cut = drain.clone();
+        tasks.spawn_local("tunnel", async move {
+            let _guard = guard;
+            // A cut drops the tunnel, and its record says so.
+            tokio::select! {
+                biased;
+                () = cut.cut() => {}
+                () = tunnel(&proxy, &link, request) => {}
+            }
+        });
+    }
+}
+
+/// Steps 2 to 7 for one request.
+async fn tunnel(proxy: &Rc<PodProxy>, link: &Link, request: IncomingConnect) {
+    let since = Instant::now();
+    let headers = Headers::read(&request, proxy.thread.settings.response_baggage);
+    let span = match headers.trace {
+        Some(id) => tracing::debug_span!("inbound", id = format_args!("{id:032x}"), peer = %link.peer),
+        None => tracing::debug_span!("inbound", peer = %link.peer),
+    };
+    async {
+        match admitted(proxy, link, &request, &headers).await {
+            Ok((local, authority, admission)) => {
+                let counted = count(proxy, link, &local, &authority, &admission, headers, since);
+                counted.carry(proxy, link, local, admission, request).await;
+            }
+            Err(error) => {
+                super::refused(proxy, link.peer, link.local, &error);
+                answer(request, &error);
+            }
+        }
+    }
+    .instrument(span)
+    .await;
+}
+
+/// Steps 2 and 3.
+async fn admitted(
+    proxy: &PodProxy,
+    link: &Link,
+    request: &IncomingConnect,
+    headers: &Headers,
+) -> Result<(Arc<Workload>, Authority, Admission), ConnectionError> {
+    if request.method != "CONNECT" {
+        return Err(ConnectionError::Method(request.method.clone()));
+    }
+    let authority: Authority = request.authority.as_deref().unwrap_or_default().parse()?;
+    let local = proxy.local_workload().await?;
+    let host = headers.forwarded_host.as_deref();
+    let admission = admit::destination(&proxy.thread, &local, link.local.ip(), &authority, host).await?;
+    Ok((local, authority, admission))
+}
+
+/// A request that is counted.
+struct Counted {
+    record: Record,
+    forwarded_host: Option<Arc<str>>,
+}
+
+fn count(
+    proxy: &PodProxy,
+    link: &Link,
+    local: &Arc<Workload>,
+    authority: &Authority,
+    admission: &Admission,
+    headers: Headers,
+    since: Instant,
+) -> Counted {
+    let mesh = proxy.thread.mesh.current();
+    let known = mesh.source_workload(link.peer.ip(), headers.network.as_deref()).cloned();
+    let forwarded_host = headers.forwarded_host.clone();
+    let facts = Facts {
+        direction: Direction::Inbound,
+        security: Security::MutualTls,
+        source: known.map_or_else(|| headers.said(), Who::Workload),
+        source_identity: link.identity.clone(),
+        destination: Who::Workload(Arc::clone(local)),
+        service: admission.service.clone(),
+    };
+    let endpoints =
+        Endpoints { source: link.peer, destination: link.local, hbone: Some(authority.to_string()) };
+    let record = Record::open(&proxy.thread, facts, endpoints, since);
+    Counted { record, forwarded_host }
+}
+
+impl Counted {
+    /// Steps 4 to 7.
+    async fn carry(
+        self,
+        proxy: &PodProxy,
+        link: &Link,
+        local: Arc<Workload>,
+        admission: Admission,
+        request: IncomingConnect,
+    ) {
+        let Self { mut record, forwarded_host } = self;
+        let asking = Asking {
+            source: link.peer,
+            identity: link.identity.clone(),
+            target: admission.target,
+            forwarded_host,
+        };
+        let result = match admit::by_policy(proxy, &local, asking).await {
+            Ok(entry) => {
+                // Dropping the transfer resets the stream and closes the application's socket.
+                tokio::select! {
+                    biased;
+                    () = entry.disallowed() => Err(ConnectionError::PolicyChanged),
+                    result = deliver(proxy, link, &local, &admission, request, &mut record) => result,
+                }
+            }
+            Err(error) => {
+                answer(request, &error);
+                Err(error)
+            }
+        };
+        record.finish(result.as_ref().map(|()| ()));
+    }
+}
+
+/// Steps 5 and 6.
+async fn deliver(
+    proxy: &PodProxy,
+    link: &Link,
+    local: &Workload,
+    admission: &Admission,
+    request: IncomingConnect,
+    record: &mut Record,
+) -> Result<(), ConnectionError> {
+    let source = link.transparent.then_some(link.peer.ip());
+    // The client may lose patience while the application is dialled.
+    let dialed = tokio::select! {
+        biased;
+        dialed = proxy.dial(admission.target, source) => dialed,
+        () = request.cancelled() => {
+            let gone = Broken::Tunnel(TunnelError::PeerReset(ErrorCode::CANCEL));
+            return Err(ConnectionError::Sending(gone));
+        }
+    };
+    let application = match dialed {
+        Ok(application) => application,
+        Err(error) => {
+            let error = ConnectionError::Application(error);
+            answer(request, &error);
+            return Err(error);
+        }
+    };
+    let tunnel = if proxy.thread.settings.response_baggage {
+        request.accept(&[("baggage", &baggage::of(local))])
+    } else {
+        request.accept(&[])
+    };
+    let counters = Arc::new(hbone::Counters::default());
+    record.follow(Arc::new(FromPeer(Arc::clone(&counters))));
+    relay::from_peer(tunnel, application, &counters).await
+}
+
+/// Tells the peer; without a status the stream is reset.
+fn answer(request: IncomingConnect, error: &ConnectionError) {
+    match error.told() {
+        Told::Status(status) => request.refuse(status),
+        Told::Cut => drop(request),
+    }
+}

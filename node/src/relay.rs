@@ -1,0 +1,48 @@
+//! Joins the two legs of a connection, and says from which side it broke, as the log tells it:
+//! `send` is from the originator towards the destination, `receive` the way back.
+
+use std::sync::Arc;
+
+use hbone::{Counters, RelayEnd, Tunnel, TunnelError};
+use net::{ByteCounts, RelayError};
+use tokio::net::TcpStream;
+
+use crate::failure::{Broken, ConnectionError};
+
+/// The originator's socket and the tunnel to the destination.
+pub(crate) async fn from_application(
+    tunnel: Tunnel,
+    application: TcpStream,
+    counters: &Arc<Counters>,
+) -> Result<(), ConnectionError> {
+    match hbone::relay(tunnel, application, counters).await {
+        RelayEnd::Clean => Ok(()),
+        RelayEnd::Broken(error @ TunnelError::AppRead(..)) => Err(ConnectionError::Sending(error.into())),
+        RelayEnd::Broken(error) => Err(ConnectionError::Receiving(error.into())),
+    }
+}
+
+/// The tunnel from the originator and the destination's socket.
+pub(crate) async fn from_peer(
+    tunnel: Tunnel,
+    application: TcpStream,
+    counters: &Arc<Counters>,
+) -> Result<(), ConnectionError> {
+    match hbone::relay(tunnel, application, counters).await {
+        RelayEnd::Clean => Ok(()),
+        RelayEnd::Broken(error @ TunnelError::AppRead(..)) => Err(ConnectionError::Receiving(error.into())),
+        RelayEnd::Broken(error) => Err(ConnectionError::Sending(error.into())),
+    }
+}
+
+/// Two sockets, the originator's first.
+pub(crate) async fn joined(
+    originator: TcpStream,
+    destination: TcpStream,
+    counts: &ByteCounts,
+) -> Result<(), ConnectionError> {
+    net::relay(originator, destination, counts).await.map_err(|error| match error {
+        RelayError::A(error) => ConnectionError::Sending(Broken::Socket(error)),
+        RelayError::B(error) => ConnectionError::Receiving(Broken::Socket(error)),
+    })
+}
