@@ -2,6 +2,7 @@
 //!
 //! All mistakes are reported together. Nothing reads the environment later. Precedence: environment, then
 //! `PROXY_CONFIG`, then `./etc/istio/config/mesh`, then the default (control-and-operations 5.1).
+mod aliases;
 mod components;
 mod dump;
 mod duration;
@@ -13,6 +14,7 @@ mod resolver;
 mod threads;
 mod variables;
 
+pub(crate) use aliases::LOG_ALIASES;
 pub(crate) use error::{ConfigError, ConfigErrors};
 pub(crate) use load::Inputs;
 pub(crate) use resolver::ResolverSettings;
