@@ -41,7 +41,9 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
         }
     };
     if let Err(mistake) = args.command.validate() {
-        let subcommand = command().find_subcommand_mut(args.command.name()).map(clap::Command::render_usage);
+        let mut whole = command();
+        whole.build();
+        let subcommand = whole.find_subcommand_mut(args.command.name()).map(clap::Command::render_usage);
         if let Some(usage) = subcommand.filter(|_| mistake.shows_usage()) {
             let _ = writeln!(std::io::stderr(), "{usage}\n");
         }

@@ -96,7 +96,7 @@ fn start(arguments: &[OsString]) -> ExitCode {
         format: if json { Format::Json } else { Format::Plain },
         base: "hickory_server::server=off",
         filter: environment.get("RUST_LOG").map(str::to_owned),
-        aliases: &[],
+        aliases: crate::config::LOG_ALIASES,
     });
     let logging = match logging {
         Ok(logging) => logging,
