@@ -13,6 +13,8 @@ mod mirror;
 pub(crate) mod objects;
 mod problem;
 
-pub(crate) use files::{FileSource, FileSourceConfig, Watch};
-pub(crate) use folder::{File, Folder, Snapshot};
+pub(crate) use files::{FileSource, FileSourceConfig};
+#[cfg(test)]
+pub(crate) use folder::File;
+pub(crate) use folder::{Folder, Snapshot};
 pub(crate) use problem::{LoadError, Problem, Reason};

@@ -17,23 +17,18 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer};
 
 pub(crate) use self::core::{
-    Condition, Container, ContainerPort, Endpoint, EndpointAddress, EndpointConditions, EndpointPort,
-    EndpointSlice, EndpointSubset, Endpoints, IntOrString, Namespace, Node, Pod, PodIp, PodSpec, PodStatus,
-    Service, ServiceAccount, ServicePort, ServiceSpec, TargetRef,
+    Condition, Container, Endpoint, EndpointAddress, EndpointConditions, EndpointSlice, EndpointSubset,
+    Endpoints, IntOrString, Namespace, Node, Pod, Service, ServiceAccount, ServicePort, ServiceSpec,
 };
-pub(crate) use gateway::{
-    AllowedNamespaces, AllowedRoutes, Gateway, GatewayAddressValue, GatewayClass, GatewayClassSpec,
-    GatewaySpec, GatewayStatus, LabelSelector, Listener, Requirement,
-};
-pub(crate) use mesh::{MeshConfig, Visibility, VisibilityPolicy};
-pub(crate) use metadata::{Metadata, OwnerReference, Time};
+pub(crate) use gateway::{AllowedNamespaces, Gateway, GatewayClass, LabelSelector, Listener, Requirement};
+pub(crate) use mesh::{MeshConfig, Visibility};
+pub(crate) use metadata::{Metadata, Time};
 pub(crate) use networking::{
-    AllocatedAddress, EntryEndpoint, EntryPort, Resolution, ServiceEntry, ServiceEntrySpec,
-    ServiceEntryStatus, WorkloadEntry, WorkloadEntryStatus, WorkloadSelector,
+    AllocatedAddress, EntryEndpoint, EntryPort, Resolution, ServiceEntry, WorkloadEntry,
 };
 pub(crate) use security::{
-    Action, AuthorizationPolicy, AuthorizationPolicySpec, From, MutualTls, MutualTlsMode, Operation,
-    PeerAuthentication, PeerAuthenticationSpec, PolicyRule, PolicySource, PolicyTarget, Selector, To, When,
+    Action, AuthorizationPolicy, MutualTlsMode, Operation, PeerAuthentication, PeerAuthenticationSpec,
+    PolicyRule, PolicySource, PolicyTarget, Selector, When,
 };
 
 /// Namespace and name; cluster-wide objects have an empty namespace.
