@@ -21,9 +21,6 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use crate::NetNamespace;
 use crate::netlink::{Connection, NetlinkError};
 
-#[cfg(test)]
-mod tests;
-
 /// The loopback link, the same in every namespace.
 pub const LOOPBACK: &str = "lo";
 

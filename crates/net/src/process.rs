@@ -14,9 +14,6 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space}
 
 use crate::NetNamespace;
 
-#[cfg(test)]
-mod tests;
-
 /// Where a child shall live; see [`place`].
 #[derive(Debug, Default)]
 pub struct Placement {

@@ -4,15 +4,17 @@
 //! reset (RST) as a reset, so the far side can tell a finished stream from a cut one. One scratch buffer per thread
 //! serves all connections: an idle connection holds none.
 use std::cell::RefCell;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+use futures::future::Either;
+use tokio::io::{AsyncRead, AsyncWriteExt, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::sync::Notify;
 
 use crate::socket::rst_on_close;
 
@@ -56,16 +58,27 @@ impl RelayError {
 /// Relays until both directions have ended. Dropping the future closes both connections.
 pub async fn relay(mut a: TcpStream, mut b: TcpStream, counts: &ByteCounts) -> Result<(), RelayError> {
     let result = {
-        let (read_a, write_a) = a.split();
-        let (read_b, write_b) = b.split();
+        let (mut read_a, write_a) = a.split();
+        let (mut read_b, write_b) = b.split();
+        let (forth_ended, back_ended) = (Notify::new(), Notify::new());
         let forth = async {
-            pump(read_a, write_b, &counts.a_to_b).await.map_err(|end| match end {
+            let ended = async {
+                pump(&mut read_a, write_b, &counts.a_to_b).await?;
+                forth_ended.notify_one();
+                reset_unless(back_ended.notified(), read_a.as_ref()).await
+            };
+            ended.await.map_err(|end| match end {
                 End::Reader(error) => RelayError::A(error),
                 End::Writer(error) => RelayError::B(error),
             })
         };
         let back = async {
-            pump(read_b, write_a, &counts.b_to_a).await.map_err(|end| match end {
+            let ended = async {
+                pump(&mut read_b, write_a, &counts.b_to_a).await?;
+                back_ended.notify_one();
+                reset_unless(forth_ended.notified(), read_b.as_ref()).await
+            };
+            ended.await.map_err(|end| match end {
                 End::Reader(error) => RelayError::B(error),
                 End::Writer(error) => RelayError::A(error),
             })
@@ -80,14 +93,35 @@ pub async fn relay(mut a: TcpStream, mut b: TcpStream, counts: &ByteCounts) -> R
     result
 }
 
+/// A side that has said its last may still be reset while it listens; nobody would notice before the next write to it,
+/// which may never come.
+async fn reset_unless(other_ended: impl Future<Output = ()>, side: &TcpStream) -> Result<(), End> {
+    let reset = async {
+        match side.ready(Interest::ERROR).await {
+            Ok(_) => side.take_error().unwrap_or_else(Some),
+            Err(error) => Some(error),
+        }
+    };
+    let (other_ended, reset) = (std::pin::pin!(other_ended), std::pin::pin!(reset));
+    match futures::future::select(other_ended, reset).await {
+        Either::Right((Some(error), _)) => Err(End::Reader(error)),
+        // Somebody else has seen the error first, and says so.
+        Either::Right((None, other_ended)) => {
+            other_ended.await;
+            Ok(())
+        }
+        Either::Left(_) => Ok(()),
+    }
+}
+
 enum End {
     Reader(io::Error),
     Writer(io::Error),
 }
 
-async fn pump(mut reader: ReadHalf<'_>, mut writer: WriteHalf<'_>, count: &AtomicU64) -> Result<(), End> {
+async fn pump(reader: &mut ReadHalf<'_>, mut writer: WriteHalf<'_>, count: &AtomicU64) -> Result<(), End> {
     loop {
-        match step(&mut reader, &writer, count).await? {
+        match step(reader, &writer, count).await? {
             Step::Forwarded => {}
             Step::Rest(rest) => writer.write_all(&rest).await.map_err(End::Writer)?,
             Step::Finished => break,

@@ -1,7 +1,9 @@
 //! `SOCK_SEQPACKET` Unix sockets whose packets may carry one descriptor.
+use std::fs::Permissions;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use rustix::net::{
@@ -10,6 +12,9 @@ use rustix::net::{
 };
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+
+#[cfg(test)]
+mod tests;
 
 /// Room to notice a second descriptor instead of having the kernel drop it silently.
 const DESCRIPTORS_LOOKED_FOR: usize = 4;
@@ -53,10 +58,12 @@ pub enum ReceiveError {
 }
 
 impl Listener {
-    /// Listens at a path that must not exist.
+    /// Listens at a path that must not exist; only this user may connect.
     pub fn bind(path: &Path) -> io::Result<Self> {
         let socket = make()?;
         rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+        // Before it listens, so nobody slips in between.
+        std::fs::set_permissions(path, Permissions::from_mode(0o600))?;
         rustix::net::listen(&socket, 16)?;
         Ok(Self { socket: watch(socket, Interest::READABLE)? })
     }

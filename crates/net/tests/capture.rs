@@ -1,5 +1,5 @@
 //! A captured namespace: what is redirected and what is not, source addresses, DNS, applying twice, removal.
-#![allow(clippy::disallowed_methods, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test")]
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};

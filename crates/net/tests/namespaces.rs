@@ -1,11 +1,13 @@
 //! Namespaces: a thread's visit, links between them, sockets made in them.
-#![allow(clippy::disallowed_methods, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test")]
 
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use culvert_net as net;
 use kit::sandbox::{Host, sandboxed};
 use net::NetNamespace;
+use net::process::{Placement, place};
 use net::socket::{DialOptions, ListenOptions, dial, listen};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -54,5 +56,60 @@ fn hosts_reach_each_other_over_both_families() {
             assert_eq!(Host::join(client), "hello");
             assert!(a.addresses.contains(&Host::join(server).ip()));
         }
+    });
+}
+
+#[test]
+fn only_network_namespaces_pass_for_one() {
+    sandboxed(|sandbox| {
+        let open = |path: &str| NetNamespace::open(path).map(|namespace| namespace.id());
+        let own = NetNamespace::current().unwrap().id();
+        assert_eq!(open("/proc/thread-self/ns/net").unwrap(), own);
+        for other in ["/dev/null", "/proc/self/ns/mnt", "/proc/self/ns/user", "/"] {
+            assert_eq!(open(other).unwrap_err().code(), "netns-not-a-network-namespace", "{other}");
+        }
+        assert_eq!(open("/nowhere").unwrap_err().code(), "netns-cannot-open");
+        assert_ne!(sandbox.island().id(), sandbox.island().id());
+    });
+}
+
+#[test]
+fn a_child_lives_where_it_is_placed() {
+    sandboxed(|mut sandbox| {
+        let host = sandbox.host("a", &["10.0.0.1"]);
+        let output = host.command("readlink").arg("/proc/self/ns/net").output().unwrap();
+        let wanted = format!("net:[{}]", host.namespace.id().inode);
+        assert_eq!(String::from_utf8(output.stdout).unwrap().trim(), wanted);
+
+        let folder = tempfile::tempdir().unwrap();
+        let (shown, over) = (folder.path().join("shown"), folder.path().join("over"));
+        std::fs::write(&shown, "nameserver 10.0.0.53").unwrap();
+        std::fs::write(&over, "as it was").unwrap();
+        let mut command = Command::new("cat");
+        command.arg(&over);
+        let files = vec![(shown, over.clone())];
+        place(&mut command, Placement { files, ..Placement::default() }).unwrap();
+        assert_eq!(command.output().unwrap().stdout, b"nameserver 10.0.0.53");
+        assert_eq!(std::fs::read_to_string(&over).unwrap(), "as it was");
+    });
+}
+
+#[test]
+fn a_child_ends_with_the_thread_that_started_it() {
+    sandboxed(|_sandbox| {
+        let (mut pipe, child) = std::thread::spawn(|| {
+            let mut command = Command::new("cat");
+            command.stdin(Stdio::piped()).stdout(Stdio::piped());
+            place(&mut command, Placement { die_with_parent: true, ..Placement::default() }).unwrap();
+            let mut child = command.spawn().unwrap();
+            // Its input stays open: only the signal ends it.
+            (child.stdout.take().unwrap(), child)
+        })
+        .join()
+        .unwrap();
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut pipe, &mut text).unwrap();
+        let mut child = child;
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&child.wait().unwrap()), Some(9));
     });
 }

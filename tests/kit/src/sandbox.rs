@@ -4,6 +4,7 @@
 //! the test a second time, alone, in a child process that was born in its own namespaces; the parent only waits for
 //! the verdict. Where the kernel forbids namespaces the test fails and names the setting, unless
 //! `CULVERT_SKIP_NAMESPACE_TESTS=1` says that it may be skipped; the skip is printed.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "the test harness shows it")]
 use std::future::Future;
 use std::net::IpAddr;
 use std::process::{Command, Stdio};

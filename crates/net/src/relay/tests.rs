@@ -1,1 +1,148 @@
+//! Endings, resets, exact counts. A-PO-13
+use std::future::Future;
+use std::io::ErrorKind;
+use std::time::Duration;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::*;
+
+/// A connection: (our end, the relay's end).
+async fn connection() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (ours, accepted) =
+        tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+    (ours.unwrap(), accepted.unwrap().0)
+}
+
+/// Runs `test` with the outer ends of a relayed pair; gives the relay's verdict and its counts.
+async fn with<F: Future<Output = ()>>(
+    test: impl FnOnce(TcpStream, TcpStream) -> F,
+) -> (Result<(), RelayError>, u64, u64) {
+    let ((client, a), (b, server)) = (connection().await, connection().await);
+    let counts = ByteCounts::default();
+    let both = async { tokio::join!(relay(a, b, &counts), test(client, server)) };
+    let (verdict, ()) = tokio::time::timeout(Duration::from_secs(20), both).await.unwrap();
+    (verdict, counts.a_to_b.load(Ordering::Relaxed), counts.b_to_a.load(Ordering::Relaxed))
+}
+
+/// Bytes that differ everywhere, so that a lost or swapped piece shows.
+fn pattern(length: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_u32;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        state.to_le_bytes()[1]
+    };
+    (0..length).map(|_| next()).collect()
+}
+
+#[tokio::test]
+async fn large_data_both_ways_is_identical_and_counted_exactly() {
+    let (up, down) = (pattern(3 << 20), pattern((5 << 20) + 7));
+    let (verdict, n_up, n_down) = with(|mut client, mut server| async move {
+        let (mut up_seen, mut down_seen) = (Vec::new(), Vec::new());
+        let (mut client_read, mut client_write) = client.split();
+        let (mut server_read, mut server_write) = server.split();
+        let write = async {
+            // Pieces of changing size.
+            for (n, piece) in up.chunks(40_961).enumerate() {
+                let (one, two) = piece.split_at(piece.len() / (n % 5 + 1));
+                client_write.write_all(one).await.unwrap();
+                client_write.write_all(two).await.unwrap();
+            }
+            client_write.shutdown().await.unwrap();
+        };
+        let answer = async {
+            server_write.write_all(&down).await.unwrap();
+            server_write.shutdown().await.unwrap();
+        };
+        let read_up = async {
+            // A slow reader: the relay meets a full socket.
+            let mut piece = vec![0; 65_536];
+            loop {
+                match server_read.read(&mut piece).await.unwrap() {
+                    0 => break,
+                    length => up_seen.extend_from_slice(&piece[..length]),
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::join!(write, answer, read_up, async {
+            client_read.read_to_end(&mut down_seen).await.unwrap();
+        });
+        assert!(up_seen == up && down_seen == down);
+    })
+    .await;
+    verdict.unwrap();
+    assert_eq!((n_up, n_down), (3 << 20, (5 << 20) + 7));
+}
+
+#[tokio::test]
+async fn one_side_may_end_while_the_other_goes_on() {
+    let (verdict, n_up, n_down) = with(|mut client, mut server| async move {
+        client.write_all(b"question").await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut text = String::new();
+        server.read_to_string(&mut text).await.unwrap();
+        assert_eq!(text, "question");
+        server.write_all(b"a long answer").await.unwrap();
+        drop(server);
+        text.clear();
+        client.read_to_string(&mut text).await.unwrap();
+        assert_eq!(text, "a long answer");
+    })
+    .await;
+    verdict.unwrap();
+    assert_eq!((n_up, n_down), (8, 13));
+}
+
+#[tokio::test]
+async fn a_reset_stays_a_reset() {
+    let (verdict, n_up, _) = with(|mut client, mut server| async move {
+        client.write_all(b"half a sen").await.unwrap();
+        let mut text = [0; 10];
+        server.read_exact(&mut text).await.unwrap();
+        rst_on_close(&client).unwrap();
+        drop(client);
+        assert_eq!(server.read(&mut text).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    })
+    .await;
+    assert!(matches!(verdict, Err(RelayError::A(_))), "{verdict:?}");
+    assert_eq!(n_up, 10);
+
+    let (verdict, ..) = with(|mut client, server| async move {
+        rst_on_close(&server).unwrap();
+        drop(server);
+        assert_eq!(client.read(&mut [0; 1]).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    })
+    .await;
+    assert!(matches!(verdict, Err(RelayError::B(_))), "{verdict:?}");
+}
+
+/// It has ended its side, waits for an answer, and dies: the silent far side hears of it.
+#[tokio::test]
+async fn a_reset_after_the_end_is_noticed_without_traffic() {
+    let (verdict, ..) = with(|mut client, mut server| async move {
+        client.shutdown().await.unwrap();
+        assert_eq!(server.read(&mut [0; 1]).await.unwrap(), 0);
+        rst_on_close(&client).unwrap();
+        drop(client);
+        let end = server.ready(Interest::ERROR).await.unwrap();
+        assert!(end.is_error());
+    })
+    .await;
+    assert!(matches!(verdict, Err(RelayError::A(_))), "{verdict:?}");
+}
+
+#[tokio::test]
+async fn dropping_the_relay_closes_both() {
+    let ((mut client, a), (b, mut server)) = (connection().await, connection().await);
+    let counts = ByteCounts::default();
+    let cut = tokio::time::timeout(Duration::from_millis(20), relay(a, b, &counts)).await;
+    assert!(cut.is_err());
+    assert_eq!(client.read(&mut [0; 1]).await.unwrap(), 0);
+    assert_eq!(server.read(&mut [0; 1]).await.unwrap(), 0);
+}

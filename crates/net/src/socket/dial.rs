@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::net::{TcpSocket, TcpStream};
 
-use super::{Keepalive, set_keepalive};
+use super::{Keepalive, canonical, set_keepalive};
 use crate::NetNamespace;
 
 /// How to dial.
@@ -53,21 +53,17 @@ pub async fn dial(
     namespace: Option<&NetNamespace>,
     options: &DialOptions,
 ) -> io::Result<Dialed> {
-    let source = options.source.map(|ip| ip.to_canonical()).filter(|ip| *ip != target.ip().to_canonical());
+    let target = canonical(target);
+    let source = options.source.map(|ip| ip.to_canonical()).filter(|ip| *ip != target.ip());
     let make = |domain| match namespace {
         Some(namespace) => namespace.run(|| prepare(domain, options)).map_err(io::Error::other)?,
         None => prepare(domain, options),
     };
-    let (socket, fallback) = match source {
-        None => (make(Domain::for_address(target))?, None),
-        // The family is the source's: an IPv4 client stays IPv4.
-        Some(source) => {
-            let socket = make(Domain::for_address(SocketAddr::new(source, 0)))?;
-            match bind_foreign(&socket, source) {
-                Ok(()) => (socket, None),
-                Err(fallback) => (make(Domain::for_address(target))?, Some(fallback)),
-            }
-        }
+    let socket = make(Domain::for_address(target))?;
+    let (socket, fallback) = match source.map(|source| bind_foreign(&socket, source, target)) {
+        None | Some(Ok(())) => (socket, None),
+        // Options may be half set: a new socket is unbound for certain.
+        Some(Err(fallback)) => (make(Domain::for_address(target))?, Some(fallback)),
     };
     let stream = TcpSocket::from_std_stream(socket.into()).connect(target).await?;
     Ok(Dialed { stream, fallback })
@@ -85,7 +81,11 @@ fn prepare(domain: Domain, options: &DialOptions) -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn bind_foreign(socket: &Socket, source: IpAddr) -> Result<(), SourceFallback> {
+fn bind_foreign(socket: &Socket, source: IpAddr, target: SocketAddr) -> Result<(), SourceFallback> {
+    if source.is_ipv4() != target.is_ipv4() {
+        let error = io::Error::new(io::ErrorKind::InvalidInput, "the target is of the other address family");
+        return Err(SourceFallback::Bind(error));
+    }
     let options = match source {
         IpAddr::V4(_) => socket.set_ip_transparent_v4(true).and_then(|()| socket.set_freebind_v4(true)),
         IpAddr::V6(_) => socket.set_ip_transparent_v6(true).and_then(|()| socket.set_freebind_v6(true)),
