@@ -91,13 +91,25 @@ impl ClientConnection {
     pub async fn open(&self, request: ConnectRequest) -> Result<(ResponseHead, Tunnel), OpenError> {
         let limit = self.handle.answer_timeout;
         let answered = async {
-            let tunnel = self.send(&request).await?;
-            answer(tunnel).await
+            let (tunnel, guess) = self.send(&request).await?;
+            match answer(tunnel).await {
+                // Sent before the peer's limit was known, and above it: not processed, so it may wait for room.
+                Err(OpenError::Reset(ErrorCode::REFUSED_STREAM)) if self.was_too_many(guess) => {
+                    answer(self.send(&request).await?.0).await
+                }
+                result => result,
+            }
         };
         tokio::time::timeout(limit, answered).await.unwrap_or(Err(OpenError::AnswerTimeout(limit)))
     }
 
-    async fn send(&self, request: &ConnectRequest) -> Result<Tunnel, OpenError> {
+    fn was_too_many(&self, guess: Option<u32>) -> bool {
+        guess.is_some_and(|streams| streams > self.handle.link.state.borrow().core.stream_limit())
+    }
+
+    /// Sends a request as soon as there is room. With the tunnel comes the number of open streams if it was sent
+    /// before the peer said how many it allows.
+    async fn send(&self, request: &ConnectRequest) -> Result<(Tunnel, Option<u32>), OpenError> {
         let link = &self.handle.link;
         poll_fn(|cx| {
             let mut state = link.state.borrow_mut();
@@ -124,7 +136,8 @@ impl ClientConnection {
             state.streams.insert(id, cell.clone());
             state.idle_since = None;
             state.kick();
-            Poll::Ready(Ok(Tunnel { link: link.clone(), cell }))
+            let guess = (!state.core.peer_known()).then(|| state.core.open_streams());
+            Poll::Ready(Ok((Tunnel { link: link.clone(), cell }, guess)))
         })
         .await
     }

@@ -8,8 +8,10 @@
 //! Start reading at [`Core::receive`] (in `core/receive.rs`).
 
 pub(crate) mod budget;
+mod ending;
 pub(crate) mod fields;
 pub(crate) mod frame;
+mod headers;
 pub(crate) mod hpack;
 mod reader;
 mod receive;
@@ -18,7 +20,7 @@ mod stream;
 mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::{ConnectionEnd, ErrorCode, Settings};
 use budget::Bucket;
@@ -166,6 +168,8 @@ pub(crate) struct Core {
     send_window: i64,
     recv_window: i64,
     uncredited: u32,
+    /// The peer has acknowledged our SETTINGS; until then it may count on the default window.
+    acknowledged: bool,
     drain: Drain,
     /// New streams are refused because of a flood.
     shedding: bool,
@@ -238,6 +242,7 @@ impl Core {
             send_window: i64::from(DEFAULT_WINDOW),
             recv_window: i64::from(DEFAULT_WINDOW),
             uncredited: 0,
+            acknowledged: false,
             drain: Drain::None,
             shedding: false,
             released: false,
@@ -269,6 +274,10 @@ impl Core {
     /// Streams that are not over.
     pub(crate) fn open_streams(&self) -> u32 {
         self.open_streams
+    }
+
+    pub(crate) fn role(&self) -> Role {
+        self.role
     }
 
     /// The peer's SETTINGS have arrived.
@@ -448,133 +457,11 @@ impl Core {
         self.reset(stream, if said_all { ErrorCode::NO_ERROR } else { ErrorCode::CANCEL });
     }
 
-    /// Server: graceful drain. Running streams go on, new ones are refused.
-    pub(crate) fn drain(&mut self, now: Instant) {
-        if self.ended || !matches!(self.drain, Drain::None) {
-            return;
-        }
-        frame::goaway(&mut self.out, MAX_31, ErrorCode::NO_ERROR);
-        frame::ping(&mut self.out, false, DRAIN);
-        self.drain = Drain::Probing { until: now + self.settings.drain_probe };
-    }
-
-    /// Nobody will open a stream here any more: closes when the last one is over.
-    pub(crate) fn release(&mut self, actions: &mut Vec<Action<'_>>) {
-        self.released = true;
-        self.finish_if_idle(actions);
-    }
-
-    /// Closes now, whatever is running.
-    pub(crate) fn close(&mut self, end: ConnectionEnd, actions: &mut Vec<Action<'_>>) {
-        if self.ended {
-            return;
-        }
-        let code = match &end {
-            ConnectionEnd::Protocol { code, .. } => *code,
-            _ => ErrorCode::NO_ERROR,
-        };
-        if !matches!(self.drain, Drain::Final) || code != ErrorCode::NO_ERROR {
-            frame::goaway(&mut self.out, self.highest_accepted, code);
-        }
-        self.ended = true;
-        actions.push(Action::Ended(end));
-    }
-
-    /// When [`Core::tick`] wants to be called.
-    pub(crate) fn deadline(&self) -> Option<Instant> {
-        if self.ended {
-            return None;
-        }
-        let liveness = match self.ping_sent {
-            _ if !self.peer.known => self.preface_until,
-            Some(sent) => sent + self.settings.ping_timeout,
-            None => self.last_heard + self.settings.ping_interval,
-        };
-        Some(match self.drain {
-            Drain::Probing { until } => until.min(liveness),
-            _ => liveness,
-        })
-    }
-
-    /// Time has passed.
-    pub(crate) fn tick(&mut self, now: Instant, actions: &mut Vec<Action<'_>>) {
-        if self.ended {
-            return;
-        }
-        if let Drain::Probing { until } = self.drain
-            && until <= now
-        {
-            self.fix_last_stream(actions);
-        }
-        if !self.peer.known {
-            if self.preface_until <= now {
-                let limit: Duration = self.settings.handshake_timeout;
-                self.close(ConnectionEnd::PrefaceTimeout(limit), actions);
-            }
-            return;
-        }
-        match self.ping_sent {
-            Some(sent) if sent + self.settings.ping_timeout <= now => {
-                self.close(ConnectionEnd::PingTimeout, actions)
-            }
-            None if self.last_heard + self.settings.ping_interval <= now => {
-                frame::ping(&mut self.out, false, LIVENESS);
-                self.ping_sent = Some(now);
-            }
-            _ => {}
-        }
-    }
-
-    /// A fault of the whole connection.
-    fn fail(&mut self, code: ErrorCode, what: &'static str, actions: &mut Vec<Action<'_>>) {
-        if code == ErrorCode::ENHANCE_YOUR_CALM {
-            self.stats.floods += 1;
-        }
-        self.close(ConnectionEnd::Protocol { code, what }, actions);
-    }
-
-    /// A fault of one stream.
-    fn fail_stream(
-        &mut self,
-        stream: u32,
-        code: ErrorCode,
-        what: &'static str,
-        actions: &mut Vec<Action<'_>>,
-    ) {
-        let known = self.streams.contains_key(&stream);
-        self.reset(stream, code);
-        if known {
-            actions.push(Action::Broken { stream, why: StreamFault::Fault { code, what } });
-        }
-    }
-
-    fn fix_last_stream(&mut self, actions: &mut Vec<Action<'_>>) {
-        frame::goaway(&mut self.out, self.highest_accepted, ErrorCode::NO_ERROR);
-        self.drain = Drain::Final;
-        self.finish_if_idle(actions);
-    }
-
-    /// Ends the connection when nothing is left that could still happen on it.
-    fn finish_if_idle(&mut self, actions: &mut Vec<Action<'_>>) {
-        if self.ended || self.open_streams > 0 {
-            return;
-        }
-        let going = self.peer.goaway.map(|code| ConnectionEnd::GoAway { code });
-        if let Some(end) = going {
-            self.close(end, actions);
-        } else if self.released || self.shedding || matches!(self.drain, Drain::Final) {
-            self.close(ConnectionEnd::Closed, actions);
-        }
-    }
-
-    /// To be called after calls that may have ended the last stream.
-    pub(crate) fn settle_connection(&mut self, actions: &mut Vec<Action<'_>>) {
-        self.finish_if_idle(actions);
-    }
-
     fn insert(&mut self, stream: u32, now: Instant) {
         let window = i64::from(self.peer.initial_window);
-        let state = Stream::new(window, self.settings.stream_window, self.settings.budgets.empty_data, now);
+        let own = self.settings.stream_window;
+        let own = if self.acknowledged { own } else { own.max(DEFAULT_WINDOW) };
+        let state = Stream::new(window, own, self.settings.budgets.empty_data, now);
         self.streams.insert(stream, state);
         self.open_streams += 1;
         self.stats.streams += 1;

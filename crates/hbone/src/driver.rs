@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::time::Sleep;
 
 use crate::ConnectionEnd;
+use crate::core::{Action, Role};
 use crate::link::{Link, State, now};
 use crate::scratch::Scratch;
 
@@ -176,6 +177,17 @@ impl Driver {
         let mut state = self.link.state.borrow_mut();
         let mut actions = Vec::new();
         state.core.tick(now, &mut actions);
+        if matches!(actions.last(), Some(Action::Ended(ConnectionEnd::PingTimeout))) {
+            let peer = self.link.peer;
+            match state.core.role() {
+                Role::Client => {
+                    tracing::warn!(dst.addr = %peer, "HBONE ping timeout/error, peer may have shutdown")
+                }
+                Role::Server => {
+                    tracing::debug!(src.addr = %peer, "HBONE ping timeout/error, peer may have shutdown")
+                }
+            }
+        }
         if idle_deadline(&state).is_some_and(|due| due <= now) {
             state.core.close(ConnectionEnd::Closed, &mut actions);
         }

@@ -1,7 +1,18 @@
 //! HBONE: HTTP/2 CONNECT tunnels over mutual TLS, client and server, as an engine of its own.
 //!
-//! It does **not** know routing, policy or who a peer should be: TLS configurations come from `identity`, and the
-//! caller decides what to do with a request.
+//! It does **not** know routing, policy or who a peer should be: TLS configurations come from `identity`, reaching the
+//! peer by TCP is the caller's part, and the caller decides what to do with a request.
+//!
+//! Start reading at [`client::connect`] and [`server::accept`]; a [`Tunnel`] that is up is usually handed to [`relay`]
+//! together with the application's socket. Below, in this order: `link` (the state of one connection), `driver` (its
+//! task), `core` (the protocol, without sockets and clock), `record` (TLS).
+//!
+//! Invariants:
+//! - Everything of one connection lives on one thread, in a `LocalSet`; nothing is locked and nothing is `Send`.
+//! - A fault of one stream ends that stream alone. Only what breaks the connection's own state ends the connection.
+//! - Every octet of DATA is given back to the connection's window, also for streams that are gone.
+//! - An abort stays an abort in both directions: what may be incomplete never looks complete.
+//! - What a peer can make us keep or do is bounded by a setting.
 #![warn(missing_docs)]
 
 pub mod client;

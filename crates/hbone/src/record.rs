@@ -82,22 +82,22 @@ impl Records {
         out: &mut Vec<u8>,
     ) -> Result<bool, Error> {
         let mut consumed = 0;
-        let mut failed = None;
         let closed = loop {
             let rest = wire.get_mut(consumed..).unwrap_or_default();
-            let (discard, step) = match &mut self.tls {
-                Tls::Client(tls) => take_step(tls.process_tls_records(rest), plain, out),
-                Tls::Server(tls) => take_step(tls.process_tls_records(rest), plain, out),
-            };
+            let (discard, step) = self.step(rest, plain, out);
             consumed += discard;
             match step {
                 Ok(Step::Again) => {}
-                // After an error rustls first has its alert to give, then repeats itself.
-                Err(error) if failed.is_none() => failed = Some(error),
-                Err(error) => return Err(failed.unwrap_or(error)),
-                Ok(_) if failed.is_some() => return Err(failed.unwrap_or(Error::DecryptError)),
                 Ok(Step::NeedInput) => break false,
                 Ok(Step::Closed) => break true,
+                Err(error) => {
+                    // rustls has an alert for the peer; asked once more than that it would fail once more.
+                    while self.has_output() {
+                        let rest = wire.get_mut(consumed..).unwrap_or_default();
+                        consumed += self.step(rest, plain, out).0;
+                    }
+                    return Err(error);
+                }
             }
         };
         let rest = wire.get(consumed..).unwrap_or_default();
@@ -108,6 +108,25 @@ impl Records {
             self.carry.extend_from_slice(rest);
         }
         Ok(closed)
+    }
+
+    fn step(
+        &mut self,
+        rest: &mut [u8],
+        plain: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+    ) -> (usize, Result<Step, Error>) {
+        match &mut self.tls {
+            Tls::Client(tls) => take_step(tls.process_tls_records(rest), plain, out),
+            Tls::Server(tls) => take_step(tls.process_tls_records(rest), plain, out),
+        }
+    }
+
+    fn has_output(&self) -> bool {
+        match &self.tls {
+            Tls::Client(tls) => tls.wants_write(),
+            Tls::Server(tls) => tls.wants_write(),
+        }
     }
 
     /// Seals `plain` into records of full size and appends them to `out`.

@@ -1,4 +1,5 @@
 //! Certificates, sockets and a thread's runtime for the tests of this crate.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails says so")]
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 use std::future::Future;
@@ -12,10 +13,10 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio::net::{TcpListener, TcpStream};
 
 /// TLS of both sides, trusting each other.
-pub struct Tls {
-    pub client: Arc<ClientConfig>,
-    pub server: Arc<ServerConfig>,
-    pub anonymous: Arc<ClientConfig>,
+pub(crate) struct Tls {
+    pub(crate) client: Arc<ClientConfig>,
+    pub(crate) server: Arc<ServerConfig>,
+    pub(crate) anonymous: Arc<ClientConfig>,
 }
 
 /// Accepts any certificate under the roots, whatever its name: identities are not this crate's business.
@@ -54,7 +55,7 @@ impl rustls::client::danger::ServerCertVerifier for AnyName {
     }
 }
 
-pub fn tls() -> Tls {
+pub(crate) fn tls() -> Tls {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let ca_key = KeyPair::generate().unwrap();
     let mut ca = CertificateParams::default();
@@ -110,27 +111,27 @@ pub fn tls() -> Tls {
 }
 
 /// Runs a test on one thread, as traffic does, and ends it after 20 seconds.
-pub fn run<F: Future>(test: F) -> F::Output {
+pub(crate) fn run<F: Future>(test: F) -> F::Output {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     tokio::task::LocalSet::new().block_on(&runtime, async {
         tokio::time::timeout(Duration::from_secs(20), test).await.expect("the test is over in time")
     })
 }
 
-pub fn spawn<F: Future + 'static>(task: F) -> tokio::task::JoinHandle<F::Output> {
+pub(crate) fn spawn<F: Future + 'static>(task: F) -> tokio::task::JoinHandle<F::Output> {
     #[expect(clippy::disallowed_methods, reason = "the test is the parent")]
     tokio::task::spawn_local(task)
 }
 
 /// Two ends of a TCP connection.
-pub async fn pair() -> (TcpStream, TcpStream) {
+pub(crate) async fn pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (a, b) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
     (a.unwrap(), b.unwrap().0)
 }
 
 /// Polls until a condition holds.
-pub async fn eventually(what: &str, condition: impl Fn() -> bool) {
+pub(crate) async fn eventually(what: &str, condition: impl Fn() -> bool) {
     for _ in 0..2000 {
         if condition() {
             return;
