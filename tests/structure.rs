@@ -29,7 +29,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 const HOMES: &[(&str, &[&str])] = &[
     ("h2", &[]),
     ("clap", &["culvert", "node", "control", "agent", "cli", "demo"]),
-    ("rtnetlink", &["net"]),
+    ("netlink-packet-route", &["net"]),
     ("netlink-packet-netfilter", &["net"]),
     ("libc", &["net"]),
 ];

@@ -3,7 +3,7 @@
 //! **Not for:** carrying traffic (the node proxy), identity or discovery (the control plane), anything in the host's own
 //! namespace.
 //!
-//! **Start reading at** [`enrollment`](self): the order in which a namespace comes in and goes out; then `ledger`, the
+//! **Start reading at** `enrollment`: the order in which a namespace comes in and goes out; then `ledger`, the
 //! decision what each proxy is told; then `zds` and `local`, the two sockets.
 //!
 //! **Invariants:** rules stand before an enrolled application is promised anything, and go before its proxy does; what

@@ -356,3 +356,22 @@ fn terminate_self() {
     let killed = std::process::Command::new("kill").args(["-TERM", &std::process::id().to_string()]).status();
     assert!(killed.unwrap().success());
 }
+
+#[test]
+fn nonsense_on_the_agents_socket_is_answered_and_disturbs_nobody() {
+    use std::io::{Read, Write};
+    sandboxed(|_sandbox| {
+        let folder = tempfile::tempdir().unwrap();
+        let agent = Agent::start(folder.path());
+        for nonsense in ["\n", "{}\n", "{\"do\":\"fly\"}\n", &"x".repeat(70_000), "\u{1}\u{2}\n"] {
+            let mut stream =
+                std::os::unix::net::UnixStream::connect(agent.config.folder.join(SOCKET)).unwrap();
+            // A line beyond the limit is answered before it is all written.
+            let _ = stream.write_all(nonsense.as_bytes());
+            let mut answer = String::new();
+            let _ = stream.read_to_string(&mut answer);
+            assert!(answer.is_empty() || answer.contains("agent-invalid-request"), "{answer}");
+        }
+        assert_eq!(agent.states(), []);
+    });
+}
