@@ -115,6 +115,12 @@ impl Caller {
         request.extensions().get().cloned().unwrap_or(Self { address: None, chain: None })
     }
 
+    /// A caller whom TLS has verified, without a connection.
+    #[cfg(test)]
+    pub(super) fn with_chain(chain: &[CertificateDer<'static>]) -> Self {
+        Self { address: None, chain: Some(chain.into()) }
+    }
+
     /// The chain TLS has verified, empty for a caller without certificate; nothing without TLS.
     pub(crate) fn verified_chain(&self) -> Option<&[CertificateDer<'static>]> {
         self.chain.as_deref()
