@@ -111,9 +111,8 @@ impl WorkloadCertificate {
             .collect::<Result<Vec<_>, _>>()?;
         let leaf = chain.first().ok_or(ChainError::NoRoot)?;
         let found = uri_names(leaf.der());
-        let identity = match found.first().map(|name| name.parse()) {
-            Some(Ok(identity)) => identity,
-            _ => return Err(ChainError::NoIdentity { found }),
+        let Some(Ok(identity)) = found.first().map(|name| name.parse()) else {
+            return Err(ChainError::NoIdentity { found });
         };
         let (roots, skipped_roots, root_store) = read_roots(bundle.as_ref())?;
         let ders = chain.iter().map(|certificate| certificate.der().clone()).collect();

@@ -18,6 +18,8 @@ mod certificate;
 mod renewal;
 mod request;
 mod spiffe;
+#[cfg(test)]
+mod testing;
 mod tls;
 
 pub use certificate::{Certificate, ChainError, SkippedRoot, WorkloadCertificate};

@@ -1,6 +1,7 @@
 //! A certificate authority for tests: signs what it is asked to, also what no honest one would.
 //!
-//! [`FakeCa::issue`] hands out certificates directly.
+//! [`FakeCa::issue`] hands out certificates directly; [`FakeCaServer`] does so over gRPC, on loopback, together
+//! with the join service.
 use std::time::{Duration, SystemTime};
 
 use identity::{SpiffeId, TlsOptions, WorkloadCertificate};
@@ -9,6 +10,10 @@ use rcgen::{
     IsCa, KeyPair, KeyUsagePurpose, SanType,
 };
 use rustls_pki_types::PrivateKeyDer;
+
+mod server;
+
+pub use server::{Answer, Asked, FakeCaServer};
 
 /// A root and its key, and the roots it hands out besides.
 #[derive(Debug)]
