@@ -268,3 +268,6 @@ async fn within_deadline(
         Err(_) => Err(JoinError::Deadline),
     }
 }
+
+#[cfg(test)]
+mod tests;

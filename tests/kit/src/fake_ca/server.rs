@@ -162,6 +162,7 @@ impl Service {
 
     async fn chain(&self, csr: &str, wanted: &SpiffeId) -> Result<Vec<String>, Status> {
         let answer = self.0.answer.lock().unwrap().clone();
+        let leaf_only = matches!(answer, Answer::LeafOnly);
         let (id, ttl) = match answer {
             Answer::Honest(ttl) => (wanted.clone(), ttl),
             Answer::For(other) => (other, Duration::from_secs(3600)),
@@ -172,7 +173,7 @@ impl Service {
         };
         let signed = self.0.ca.sign_request(csr, &Leaf::of(&id, ttl));
         let mut chain = signed.map_err(|error| Status::invalid_argument(error.to_string()))?;
-        if matches!(answer, Answer::LeafOnly) {
+        if leaf_only {
             chain.truncate(1);
         }
         Ok(chain)
