@@ -145,11 +145,6 @@ impl ControlEndpoint {
         &self.uri
     }
 
-    /// How it is configured.
-    pub(crate) fn config(&self) -> &ControlConfig {
-        &self.config
-    }
-
     /// Opens a channel: one HTTP/2 connection over TLS, opened anew by the channel when it breaks.
     pub(crate) async fn connect(&self) -> Result<Channel, ChannelError> {
         // A missing file has a better error than the transport would make of it.

@@ -159,7 +159,7 @@ fn files_that_do_not_fit_stop_the_start() {
         let folder = tempfile::tempdir().unwrap();
         let cacerts = folder.path().join("cacerts");
         plug(&cacerts, &whole_set(&root, &middle, &signer));
-        plug(&cacerts, &[file.clone()]);
+        plug(&cacerts, std::slice::from_ref(&file));
         assert_eq!(open(folder.path()).unwrap_err().code(), code, "{}", file.0);
     }
 }
