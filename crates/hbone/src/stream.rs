@@ -17,6 +17,9 @@ use crate::{ConnectionEnd, TunnelError};
 /// Buffers of one vectored write; the kernel takes 1,024.
 const MAX_PIECES: usize = 512;
 
+/// Up to this size payload that waits is put into one buffer.
+const MAX_BUFFER: usize = 64 << 10;
+
 /// Why a stream was broken off.
 #[derive(Debug, Clone)]
 pub(crate) enum Break {
@@ -90,7 +93,14 @@ impl StreamCell {
             }
         }
         if written < total {
-            let mut rest = Vec::with_capacity(total - written);
+            // Small pieces share a buffer, so that what is kept is not many times what was sent.
+            let mut rest = match state.inbox.pop_back() {
+                Some(last) if last.len() + total - written <= MAX_BUFFER => last,
+                last => {
+                    state.inbox.extend(last);
+                    Vec::with_capacity(total - written)
+                }
+            };
             let mut skip = written;
             for piece in pieces {
                 rest.extend_from_slice(piece.get(skip..).unwrap_or_default());

@@ -186,6 +186,25 @@ fn a_large_transfer_is_exact_both_ways() {
 }
 
 #[test]
+fn many_small_pieces_wait_for_a_slow_reader_in_order() {
+    run(async {
+        let (_client, _server, mut near, mut far) = open_both(&Settings::default()).await;
+        let sent = noise(200_000);
+        for piece in sent.chunks(37) {
+            near.write_all(piece).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        near.shutdown().await.unwrap();
+        let mut got = Vec::new();
+        while got.len() < 1000 {
+            got.push(far.read_u8().await.unwrap());
+        }
+        far.read_to_end(&mut got).await.unwrap();
+        assert!(got == sent);
+    });
+}
+
+#[test]
 fn half_close_lets_the_other_direction_go_on() {
     run(async {
         let mut c = chain(&Settings::default()).await;
