@@ -63,6 +63,16 @@ pub fn default_base(environment: &Environment) -> PathBuf {
     }
 }
 
+/// Where this user keeps what must outlive a restart; nothing for a user without a home.
+pub fn lasting_base(environment: &Environment) -> Option<PathBuf> {
+    if rustix::process::geteuid().is_root() {
+        return Some(PathBuf::from("/var/lib/culvert"));
+    }
+    let set = |name: &str| environment.get(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let state = set("XDG_STATE_HOME").or_else(|| set("HOME").map(|home| home.join(".local/state")))?;
+    Some(state.join("culvert"))
+}
+
 /// A folder owned by this process.
 #[derive(Debug)]
 pub struct Folder {

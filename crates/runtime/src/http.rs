@@ -7,7 +7,7 @@ mod answer;
 mod server;
 
 pub use answer::{Answer, Body, method_not_allowed, not_found, read_body, text, whole_text, with_type};
-pub use server::{BindError, Handler, Request, Server};
+pub use server::{BindError, Handler, Peer, Request, Server};
 
 /// Longest request head.
 pub const MAX_HEAD_BYTES: usize = 8192;

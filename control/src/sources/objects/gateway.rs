@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Object, Unused, or_default};
 
@@ -76,7 +76,7 @@ pub(crate) struct AllowedNamespaces {
 }
 
 /// The selector of Kubernetes' own API: labels and expressions, all of which must hold.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct LabelSelector {
     #[serde(deserialize_with = "or_default")]
@@ -85,7 +85,7 @@ pub(crate) struct LabelSelector {
     pub(crate) match_expressions: Vec<Requirement>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default)]
 pub(crate) struct Requirement {
     #[serde(deserialize_with = "or_default")]

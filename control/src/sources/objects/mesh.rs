@@ -1,11 +1,11 @@
 //! The mesh configuration, as far as records depend on it.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{LabelSelector, or_default};
 
 /// Istio's MeshConfig; keys that mean nothing to the ambient records are left unread.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct MeshConfig {
     /// Empty reads as `cluster.local`.
@@ -34,7 +34,7 @@ impl Default for MeshConfig {
     }
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct ServiceEntryVisibility {
     #[serde(deserialize_with = "or_default")]
@@ -43,7 +43,7 @@ pub(crate) struct ServiceEntryVisibility {
     pub(crate) policies: Vec<VisibilityPolicy>,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub(crate) enum Visibility {
     #[default]
@@ -52,7 +52,7 @@ pub(crate) enum Visibility {
     None,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct VisibilityPolicy {
     #[serde(deserialize_with = "or_default")]
@@ -61,7 +61,7 @@ pub(crate) struct VisibilityPolicy {
     pub(crate) matching_rules: Vec<MatchingRule>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct MatchingRule {
     #[serde(deserialize_with = "or_default")]

@@ -24,6 +24,10 @@ use crate::tasks::TaskGroup;
 /// A request as it arrives.
 pub type Request = http::Request<Incoming>;
 
+/// Where a request came from over TCP: in the extensions of each [`Request`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer(pub SocketAddr);
+
 /// Answers requests.
 pub trait Handler: Send + Sync + 'static {
     /// Answers one request.
@@ -143,10 +147,17 @@ impl Server {
             match accepted {
                 Ok(Stream::Tcp(stream)) => {
                     let _ = stream.set_nodelay(true);
-                    tasks.spawn("http connection", serve(stream, Arc::clone(&handler), drain.clone(), slot));
+                    let peer = stream.peer_addr().ok().map(Peer);
+                    tasks.spawn(
+                        "http connection",
+                        serve(stream, peer, Arc::clone(&handler), drain.clone(), slot),
+                    );
                 }
                 Ok(Stream::Unix(stream)) => {
-                    tasks.spawn("http connection", serve(stream, Arc::clone(&handler), drain.clone(), slot));
+                    tasks.spawn(
+                        "http connection",
+                        serve(stream, None, Arc::clone(&handler), drain.clone(), slot),
+                    );
                 }
                 Err(error) => {
                     tracing::warn!(target: "hyper_util", component = self.component, %error, "failed to accept");
@@ -170,13 +181,21 @@ enum Stream {
     Unix(tokio::net::UnixStream),
 }
 
-async fn serve<S>(stream: S, handler: Arc<impl Handler>, drain: Drain, _slot: Option<OwnedSemaphorePermit>)
-where
+async fn serve<S>(
+    stream: S,
+    peer: Option<Peer>,
+    handler: Arc<impl Handler>,
+    drain: Drain,
+    _slot: Option<OwnedSemaphorePermit>,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let _guard = drain.guard();
-    let service = service_fn(move |request| {
+    let service = service_fn(move |mut request: Request| {
         let handler = Arc::clone(&handler);
+        if let Some(peer) = peer {
+            request.extensions_mut().insert(peer);
+        }
         async move { Ok::<_, Infallible>(handler.handle(request).await) }
     });
     let mut builder = http1::Builder::new();
