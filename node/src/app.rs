@@ -26,7 +26,7 @@ use crate::admin::{self, Admin, Servers};
 use crate::certs::channel::ChannelError;
 use crate::certs::join::Joiner;
 use crate::certs::{CaClient, CertificateManager};
-use crate::config::Config;
+use crate::config::{Config, LOG_ALIASES};
 use crate::dns;
 use crate::metrics::Metrics;
 use crate::pods::{self, DnsParts, Instance, PodList, Pods, StartError as PodError};
@@ -96,7 +96,7 @@ fn start(arguments: &[OsString]) -> ExitCode {
         format: if json { Format::Json } else { Format::Plain },
         base: "hickory_server::server=off",
         filter: environment.get("RUST_LOG").map(str::to_owned),
-        aliases: crate::config::LOG_ALIASES,
+        aliases: LOG_ALIASES,
     });
     let logging = match logging {
         Ok(logging) => logging,
@@ -126,6 +126,8 @@ fn start(arguments: &[OsString]) -> ExitCode {
 /// The parts that live for as long as the process.
 struct Parts {
     tasks: TaskGroup,
+    /// Tasks of connections: a fault in one is no fault of the rest.
+    connections: TaskGroup,
     trigger: Trigger,
     drain: Drain,
     signals: Signals,
@@ -135,7 +137,8 @@ struct Parts {
 async fn serve(config: Config, logging: &Logging) -> Result<ExitCode, StartError> {
     let signals = Signals::install().map_err(StartError::Signals)?;
     let (trigger, drain) = Drain::new();
-    let parts = Parts { tasks: TaskGroup::new("node"), trigger, drain, signals };
+    let (tasks, connections) = (TaskGroup::new("node"), TaskGroup::new("connections"));
+    let parts = Parts { tasks, connections, trigger, drain, signals };
     announce(&config);
     let clock = Clock::system();
 
@@ -186,6 +189,7 @@ async fn serve(config: Config, logging: &Logging) -> Result<ExitCode, StartError
         list: list.clone(),
         drain: parts.drain.clone(),
         tasks: parts.tasks.clone(),
+        connections: parts.connections.clone(),
     };
     let sources = dump::Running {
         mesh: mesh.clone(),
@@ -297,7 +301,7 @@ async fn until_stopped(
     parts: Parts,
     traffic: impl Future<Output = Result<(), StartError>>,
 ) -> Result<ExitCode, StartError> {
-    let Parts { tasks, trigger, mut signals, .. } = parts;
+    let Parts { tasks, connections, trigger, mut signals, .. } = parts;
     let mut traffic = std::pin::pin!(traffic);
     let failed = tasks.failed();
     let mut code = ExitCode::SUCCESS;
@@ -323,6 +327,7 @@ async fn until_stopped(
         () = signals.interrupted() => return Ok(ExitCode::SUCCESS),
         ended = drained => ended?,
     }
+    connections.cancel();
     tasks.cancel();
     Ok(code)
 }

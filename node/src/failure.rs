@@ -54,7 +54,7 @@ pub(crate) enum ConnectionError {
     PoolDraining,
     /// Those who waited for a dial in progress share its failure.
     #[error("{0}")]
-    Shared(Rc<ConnectionError>),
+    Shared(Rc<Self>),
     #[error("connection failed: {0}")]
     Application(#[source] io::Error),
     #[error("send: io error: {0}")]

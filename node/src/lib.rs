@@ -24,6 +24,8 @@ mod record;
 mod relay;
 mod settings;
 mod sync;
+#[cfg(test)]
+mod testbed;
 mod threads;
 
 use std::ffi::OsString;

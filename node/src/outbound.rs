@@ -144,7 +144,7 @@ impl Routed {
             },
         };
         // Listed until its last line is written.
-        record.finish(result.as_ref().map(|()| ()));
+        record.finish(result.as_ref().copied());
         drop(listed);
     }
 }

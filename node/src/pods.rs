@@ -13,11 +13,9 @@ mod zds;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use net::NetNamespace;
-use runtime::drain::Drain;
 use runtime::health::ReadinessTask;
 use state::Pod;
 use tokio::time::Instant;

@@ -68,6 +68,9 @@ impl Record {
             Direction::Outbound => (received, sent),
             Direction::Inbound => (sent, received),
         };
+        if let Err(error) = result {
+            tracing::debug!(target: "proxy", fault = ?error.fault(), code = error.code(), "connection failed");
+        }
         let text = result.err().map(ToString::to_string);
         let failure = result.err().zip(text.as_deref());
         let failure = failure.map(|(error, text)| Failure { text, code: error.code() });

@@ -31,7 +31,6 @@ pub(crate) struct Settings {
     pub(crate) user_timeout: bool,
     pub(crate) reuse_port: bool,
     pub(crate) transparent: Transparent,
-    pub(crate) network: String,
     /// Send baggage with 200 answers, read that of requests.
     pub(crate) response_baggage: bool,
     pub(crate) policy_info_logging: bool,
@@ -72,7 +71,6 @@ impl Settings {
                 Some(false) => Transparent::Never,
                 None => Transparent::BestEffort,
             },
-            network: config.network.clone(),
             response_baggage: config.response_baggage,
             policy_info_logging: config.policy_info_logging,
             ipv6: config.ipv6,

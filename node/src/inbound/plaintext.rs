@@ -45,7 +45,7 @@ pub(crate) async fn serve(proxy: Rc<PodProxy>, accepted: Accepted) {
             Err(error)
         }
     };
-    record.finish(result.as_ref().map(|()| ()));
+    record.finish(result.as_ref().copied());
 }
 
 async fn find(proxy: &PodProxy, destination: SocketAddr) -> Result<Arc<Workload>, ConnectionError> {

@@ -15,7 +15,6 @@ use super::headers::Headers;
 use crate::access_log::Direction;
 use crate::baggage;
 use crate::certs::Priority;
-use crate::connections::InboundEntry;
 use crate::context::{Facts, Who};
 use crate::failure::{Broken, ConnectionError, Told};
 use crate::metrics::Security;
@@ -86,7 +85,7 @@ async fn requests(proxy: &Rc<PodProxy>, connection: &ServerConnection, link: &Rc
         };
         let Some(request) = request else { return };
         let (proxy, link, guard) = (Rc::clone(proxy), Rc::clone(link), drain.guard());
-        let tasks = proxy.shared.tasks.clone();
+        let tasks = proxy.shared.connections.clone();
         let cut = drain.clone();
         tasks.spawn_local("tunnel", async move {
             let _guard = guard;
@@ -204,7 +203,7 @@ impl Counted {
                 Err(error)
             }
         };
-        record.finish(result.as_ref().map(|()| ()));
+        record.finish(result.as_ref().copied());
     }
 }
 

@@ -82,16 +82,16 @@ fn page_of_recorded_traffic_is_the_recorded_page() {
         let (labels, flag) = traffic_labels(&labels);
         for n in 0..value.min(2) {
             let part = if n == 0 { value - value.min(2) / 2 } else { value.min(2) / 2 };
-            let series = shards[n as usize].series(labels.clone());
+            let series = shards[usize::try_from(n).unwrap()].series(labels.clone());
             match name {
                 "istio_tcp_connections_opened_total" => (0..part).for_each(|_| series.open()),
                 "istio_tcp_connections_closed_total" => (0..part).for_each(|_| series.close(flag)),
                 "istio_tcp_connections_failed_total" => {}
                 "istio_tcp_received_bytes_total" => {
-                    drop(shards[n as usize].follow(&series, Arc::new(Moved::new(part, 0))));
+                    drop(shards[usize::try_from(n).unwrap()].follow(&series, Arc::new(Moved::new(part, 0))));
                 }
                 "istio_tcp_sent_bytes_total" => {
-                    drop(shards[n as usize].follow(&series, Arc::new(Moved::new(0, part))));
+                    drop(shards[usize::try_from(n).unwrap()].follow(&series, Arc::new(Moved::new(0, part))));
                 }
                 other => panic!("unexpected family {other}"),
             }

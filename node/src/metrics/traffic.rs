@@ -60,12 +60,15 @@ pub(crate) trait LiveBytes: fmt::Debug + Send + Sync {
     fn sent(&self) -> u64;
 }
 
+/// A connection in progress.
+type Live = (Arc<Series>, Arc<dyn LiveBytes>);
+
 /// What the scrape sees of one thread.
 #[derive(Debug, Default)]
 struct ShardView {
     series: Mutex<Vec<(Arc<TrafficLabels>, Arc<Series>)>>,
     /// Connections whose bytes are not in their series yet: the scrape adds them.
-    live: Mutex<HashMap<u64, (Arc<Series>, Arc<dyn LiveBytes>)>>,
+    live: Mutex<HashMap<u64, Live>>,
     on_demand_dns: Mutex<HashMap<OnDemandDnsLabels, u64>>,
     sockets: [Sockets; 2],
 }

@@ -37,6 +37,7 @@ pub(crate) struct Environment {
     /// The process's.
     pub(crate) drain: Drain,
     pub(crate) tasks: TaskGroup,
+    pub(crate) connections: TaskGroup,
 }
 
 /// What the DNS proxies of all pods have in common.
@@ -104,7 +105,7 @@ impl Instance {
         sockets: Sockets,
         lists: &ConnectionLists,
     ) -> Result<Self, StartError> {
-        let Environment { settings, list, drain, tasks, .. } = environment;
+        let Environment { settings, list, drain, tasks, connections, .. } = environment;
         let id = netns.as_ref().map(NetNamespace::id);
         let span = tracing::info_span!("proxy", wl = format_args!("{}/{}", pod.namespace, pod.name));
         span.in_scope(|| announce(settings, &sockets));
@@ -115,6 +116,7 @@ impl Instance {
             own,
             drains: Drains { outbound: outbound.1, inbound: inbound.1, plaintext: plaintext.1 },
             tasks: tasks.child("pod"),
+            connections: connections.child("pod"),
         });
         let instance = Self {
             uid: String::new(),
@@ -189,7 +191,7 @@ impl Instance {
             })
         });
         futures::future::join_all(parts).await;
-        end(&shared.tasks).await;
+        futures::future::join(end(&shared.tasks), end(&shared.connections)).await;
         list.remove(&uid);
     }
 

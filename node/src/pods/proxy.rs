@@ -45,7 +45,10 @@ pub(crate) struct PodShared {
     /// itself, and the client's address is not kept.
     pub(crate) own: Option<SpiffeId>,
     pub(crate) drains: Drains,
+    /// Tasks whose failure is the node's.
     pub(crate) tasks: TaskGroup,
+    /// Tasks whose failure is their own.
+    pub(crate) connections: TaskGroup,
 }
 
 /// The listeners of one thread in one pod.
@@ -158,7 +161,7 @@ impl PodProxy {
     {
         let (proxy, drain) = (Rc::clone(self), drain.clone());
         let guard = drain.guard();
-        self.shared.tasks.spawn_local("connection", async move {
+        self.shared.connections.spawn_local("connection", async move {
             let _guard = guard;
             // Dropping what is served is what a cut means.
             tokio::select! {

@@ -90,6 +90,15 @@ impl MeshHandle {
         }
     }
 
+    /// A handle and what changes its mesh.
+    #[cfg(test)]
+    pub(crate) fn scripted(mesh: Mesh) -> (Self, impl Fn(Mesh) + Clone + Send + 'static) {
+        let (publisher, handle) = Publisher::new(mesh, None);
+        publisher.synced();
+        let publisher = Arc::new(publisher);
+        (handle, move |mesh| publisher.publish(Arc::new(mesh), true))
+    }
+
     /// A handle whose mesh never changes.
     #[cfg(test)]
     pub(crate) fn fixed(mesh: Mesh) -> Self {

@@ -1,0 +1,152 @@
+//! Policy on new connections, and on those that are open when it changes.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
+
+use kit::echo::{Application, connect, exchange};
+use kit::fake_ca::FakeCa;
+use kit::sandbox::sandboxed;
+
+use super::*;
+
+const DENY: &str = r#"
+policies:
+- {name: deny, namespace: ns, scope: Namespace, action: Deny, dryRun: false,
+   rules: [[[{destinationPorts: [8080]}]]]}
+"#;
+
+/// A policy with a selector, which a workload may name.
+const SELECTED: &str = r#"
+policies:
+- {name: selected, namespace: ns, scope: WorkloadSelector, action: Allow, dryRun: false, rules: []}
+"#;
+
+// OB-27
+#[test]
+fn a_denied_connection_is_401_with_the_policys_name() {
+    sandboxed(|mut sandbox| {
+        run(async {
+            let ca = Arc::new(FakeCa::new());
+            let a = Node::start("a", WORLD, &ca).await;
+            let b = Node::start("b", &format!("{WORLD}{DENY}"), &ca).await;
+            let (client, server) =
+                (sandbox.host("client", &["10.1.0.1"]), sandbox.host("server", &["10.1.0.2"]));
+            a.enrol(&client).await;
+            b.enrol(&server).await;
+            let answer = inside(&client, || exchange(address("10.1.0.2:8080"), b"x")).await;
+            assert!(answer.map_or(true, |answer| answer.is_empty()));
+            let reason = "error=\"connection closed due to policy rejection: explicitly denied by: \
+                          ns/deny\" code=\"policy-explicit-deny\"";
+            b.line(&["error\taccess\tconnection complete", "inbound", reason]).await;
+            let status = "error=\"http status: 401 Unauthorized\" code=\"hbone-connect-denied\"";
+            a.line(&["error\taccess\tconnection complete", "outbound", status]).await;
+            let flag = "response_flags=\"DENY\"";
+            assert_eq!(b.counted(&["istio_tcp_connections_failed_total", flag]), 1);
+        });
+    });
+}
+
+/// Connects and proves that the connection works.
+fn greet(to: SocketAddr) -> io::Result<TcpStream> {
+    let mut stream = connect(to)?;
+    stream.write_all(b"hi")?;
+    let mut answer = [0; 4];
+    stream.read_exact(&mut answer)?;
+    Ok(stream)
+}
+
+/// Whether the connection has been cut: it ends although neither side ended it.
+fn is_cut(mut stream: TcpStream) -> bool {
+    !matches!(stream.read(&mut [0]), Ok(1..))
+}
+
+/// Whether the connection still works.
+fn still_works(mut stream: TcpStream) -> bool {
+    let mut answer = [0; 4];
+    stream.write_all(b"yo").and_then(|()| stream.read_exact(&mut answer)).is_ok()
+        && stream.shutdown(Shutdown::Both).is_ok()
+}
+
+/// Opens tunnels and plaintext to two ports, changes the world, and sees port 8080 cut.
+fn cuts(before: &'static str, after: &'static str) -> impl AsyncFnOnce(&mut kit::sandbox::Sandbox) {
+    async move |sandbox| {
+        let ca = Arc::new(FakeCa::new());
+        let (before, after) = (format!("{WORLD}{before}"), after.to_owned());
+        let (a, b) = (Node::start("a", &before, &ca).await, Node::start("b", &before, &ca).await);
+        let client = sandbox.host("client", &["10.1.0.1"]);
+        let server = sandbox.host("server", &["10.1.0.2"]);
+        let outside = sandbox.host("outside", &["10.1.0.3"]);
+        a.enrol(&client).await;
+        b.enrol(&server).await;
+        let _applications = ["10.1.0.2:8080", "10.1.0.2:8081"]
+            .map(|at| server.run(|| Application::doubling(address(at))).unwrap());
+        let tunnel = inside(&client, || greet(address("10.1.0.2:8080"))).await.unwrap();
+        let plain = inside(&outside, || greet(address("10.1.0.2:8080"))).await.unwrap();
+        let other = inside(&client, || greet(address("10.1.0.2:8081"))).await.unwrap();
+        let listed = || b.list.dump()["server"].connections.clone().unwrap().inbound.len();
+        assert_eq!(listed(), 3);
+
+        (b.change)(&after);
+        assert!(inside(&client, move || is_cut(tunnel)).await);
+        assert!(inside(&outside, move || is_cut(plain)).await);
+        let reason = "error=\"connection closed due to policy change\" code=\"policy-changed\"";
+        b.line(&["error\taccess", "dst.hbone_addr=10.1.0.2:8080", reason]).await;
+        b.line(&["error\taccess", "dst.addr=10.1.0.2:8080", reason]).await;
+        if after.contains("destinationPorts") {
+            assert!(inside(&client, move || still_works(other)).await);
+        }
+        assert!(b.counted(&["connections_failed", "reporter=\"destination\"", "DENY"]) >= 2);
+    }
+}
+
+// PO-20, A-NS: a new policy cuts what it denies, promptly, and other streams go on.
+#[test]
+fn policy_change_closes_open_connections() {
+    sandboxed(|mut sandbox| {
+        let after: &'static str = Box::leak(format!("{WORLD}{DENY}").into_boxed_str());
+        run(async { cuts("", after)(&mut sandbox).await });
+    });
+}
+
+// W15: the policy was there all the time; only the workload changed, and names it now.
+#[test]
+fn workload_change_closes_open_connections() {
+    sandboxed(|mut sandbox| {
+        let world = WORLD.replace(
+            "services: {\"ns/server.ns.svc.cluster.local\": {80: 8080}}",
+            "services: {}, authorizationPolicies: [ns/selected]",
+        );
+        let after: &'static str = Box::leak(format!("{world}{SELECTED}").into_boxed_str());
+        run(async { cuts(SELECTED, after)(&mut sandbox).await });
+    });
+}
+
+// W14: a workload names a policy that arrives a moment later.
+#[test]
+fn a_connection_waits_for_a_policy_that_is_on_its_way() {
+    sandboxed(|mut sandbox| {
+        run(async {
+            let ca = Arc::new(FakeCa::new());
+            let world = WORLD.replace(
+                "services: {\"ns/server.ns.svc.cluster.local\": {80: 8080}}",
+                "services: {}, authorizationPolicies: [ns/selected]",
+            );
+            let b = Node::start("b", &world, &ca).await;
+            let server = sandbox.host("server", &["10.1.0.2"]);
+            let outside = sandbox.host("outside", &["10.1.0.3"]);
+            b.enrol(&server).await;
+            let _application = server.run(|| Application::doubling(address("10.1.0.2:8080")));
+            let client = outside.spawn(|| exchange(address("10.1.0.2:8080"), b"x"));
+            until("the connection waits", || {
+                !b.list.dump()["server"].connections.clone().unwrap().inbound.is_empty()
+            })
+            .await;
+            (b.change)(&format!("{world}{SELECTED}"));
+            until("the client is told", || client.is_finished()).await;
+            let answer = kit::sandbox::Host::join(client);
+            assert!(answer.map_or(true, |answer| answer.is_empty()));
+            b.line(&["code=\"policy-no-allow-match\""]).await;
+        });
+    });
+}
