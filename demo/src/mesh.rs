@@ -110,12 +110,13 @@ impl Mesh {
     /// Runs `culvert zc …` as a person beside the demo would, and gives what it prints.
     pub(crate) async fn zc(&self, words: &[&str]) -> anyhow::Result<String> {
         let demo = std::process::id().to_string();
+        let runtime_folder = self.folder.parent().context("the demo's folder has no parent")?;
         let program = Program {
             name: "culvert zc".to_owned(),
             namespace: self.control.place.namespace.try_clone()?,
             files: Vec::new(),
             arguments: arguments(["zc"].iter().chain(words).copied().chain(["--demo", &demo])),
-            environment: Vec::new(),
+            environment: vec![("CULVERT_RUNTIME_DIR", runtime_folder.into())],
         };
         program.output().await
     }

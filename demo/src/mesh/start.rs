@@ -124,7 +124,7 @@ async fn start_node(
             "--node".into(),
             node.name.clone().into(),
             "--runtime-dir".into(),
-            own.clone().into(),
+            folder.into(),
             "--zds-socket".into(),
             socket.clone().into(),
         ]),
@@ -150,7 +150,7 @@ async fn start_node(
             ("XDS_ROOT_CA", folder.join("control/root-cert.pem").into()),
             ("CA_ROOT_CA", folder.join("control/root-cert.pem").into()),
             ("CULVERT_JOIN_TOKEN", token.into()),
-            ("CULVERT_RUNTIME_DIR", own.into()),
+            ("CULVERT_RUNTIME_DIR", folder.into()),
             ("INPOD_UDS", socket.into()),
         ],
     }
