@@ -44,6 +44,9 @@ pub(crate) async fn start(
         nodes.push(node);
         agents.push(agent);
     }
+    for (node, agent) in world.nodes.iter().zip(&mut agents) {
+        wait_for_socket(agent, &folder.join(&node.name).join("agent.sock")).await?;
+    }
     enroll_all(&world, &nodes, &network.pods, folder).await?;
     for node in &mut nodes {
         wait_for_url(node, "/healthz/ready", 15021).await?;
@@ -242,6 +245,19 @@ async fn wait_for_url(running: &mut Running, path: &str, port: u16) -> anyhow::R
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// Waits until the agent listens on its socket.
+async fn wait_for_socket(agent: &mut Process, socket: &Path) -> anyhow::Result<()> {
+    let deadline = tokio::time::Instant::now() + LIMIT;
+    while let Err(error) = tokio::net::UnixStream::connect(socket).await {
+        agent.still_runs()?;
+        if tokio::time::Instant::now() >= deadline {
+            return Err(error).with_context(|| format!("no agent listens on {} after {LIMIT:?}", socket.display()));
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Ok(())
 }
 
 /// Waits until the application accepts on its first port, asked from inside its own namespace.
