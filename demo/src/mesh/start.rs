@@ -173,8 +173,10 @@ async fn enroll_all(world: &World, nodes: &[Running], places: &[Place], folder: 
                 arguments: arguments([
                     OsString::from("agent"),
                     "enroll".into(),
+                    "--node".into(),
+                    node.name.clone().into(),
                     "--runtime-dir".into(),
-                    folder.join(&node.name).into(),
+                    folder.into(),
                     "--netns".into(),
                     place.path().into(),
                     "--pod".into(),
