@@ -75,7 +75,7 @@ pub(super) async fn metrics(mesh: &Mesh) -> anyhow::Result<Step> {
     let page = mesh.get_in(node, "http://127.0.0.1:15020/metrics").await?;
     let wanted = [
         "reporter=\"source\"",
-        "source_workload=\"sleep\"",
+        "source_canonical_service=\"sleep\"",
         "destination_service_name=\"productpage\"",
         "response_flags=\"-\"",
     ];
