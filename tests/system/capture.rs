@@ -67,7 +67,7 @@ fn each_kind_of_pair_carries_bytes_and_is_counted_at_the_right_ends() {
         let report = send(&lab, "ratings", server, PORT);
         doubled(&report);
         let (source, target) = (
-            "source_workload=\"ratings-v1\"",
+            "source_workload=\"ratings-v1-7c4bbf97bc-hc4cq\"",
             format!(
                 "destination_principal=\"spiffe://cluster.local/ns/default/sa/{}\"",
                 if server == "details" { "bookinfo-details" } else { server }
