@@ -60,7 +60,7 @@ fn each_kind_of_pair_carries_bytes_and_is_counted_at_the_right_ends() {
     }
     let lab = Lab::start();
     let (worker, worker2) = ("ambient-worker", "ambient-worker2");
-    let _servers = ["details", "notsleep", "default/plain"].map(|pod| doubling(&lab, pod));
+    let _servers = ["details", "notsleep", "sleep", "default/plain"].map(|pod| doubling(&lab, pod));
 
     // Captured to captured: same node, then across nodes.
     for (server, node) in [("details", worker), ("notsleep", worker2)] {
@@ -104,7 +104,7 @@ fn each_kind_of_pair_carries_bytes_and_is_counted_at_the_right_ends() {
     assert!(line.contains("bytes_sent=11 bytes_recv=22") && !line.contains("identity="), "{line}");
 
     // Not captured to captured: through 15006, no identity, and the application sees the caller's own address.
-    doubled(&send(&lab, "default/plain", "details", PORT));
+    doubled(&send(&lab, "default/plain", "sleep", PORT));
     let line = lab.access_line(worker, |line| {
         line.contains("direction=\"inbound\"")
             && line.contains(&format!("src.addr={}:", lab.address("default/plain")))
@@ -137,7 +137,9 @@ fn the_proxys_own_ports_give_nothing_away() {
     for port in [15001, 15006, 15008, 15080, 15000] {
         let report = garbage("sleep", format!("{node}:{port}"));
         assert_eq!(report["connected"], true, "{port}: {report}");
-        assert_eq!(report["received"], "", "{port}: {report}");
+        // On 15008 the proxy's own TLS listener says decode_error, which is no answer to the request.
+        let received = report["received"].as_str().unwrap();
+        assert!(received.is_empty() || port == 15008 && received.starts_with('\u{15}'), "{port}: {report}");
     }
     for port in [15020, 15021] {
         let report = garbage("sleep", format!("{node}:{port}"));

@@ -54,7 +54,7 @@ fn every_command_of_the_page_answers() {
 
     let dump = lab.get(NODE, "http://localhost:15000/config_dump");
     let dump: Value = serde_json::from_slice(&dump.stdout).expect("the node's dump");
-    assert_eq!(dump["workloadState"].as_object().unwrap().len(), 7, "pods of this node");
+    assert_eq!(dump["workloadState"].as_object().unwrap().len(), 6, "captured pods of this node");
     let sync = lab.get("control", "http://localhost:15014/debug/syncz");
     let sync: Value = serde_json::from_slice(&sync.stdout).expect("syncz");
     assert!(sync.to_string().contains("ztunnel-b6rz9.istio-system"), "{sync}");

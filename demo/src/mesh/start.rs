@@ -255,7 +255,8 @@ async fn wait_for_socket(agent: &mut Process, socket: &Path) -> anyhow::Result<(
     while let Err(error) = tokio::net::UnixStream::connect(socket).await {
         agent.still_runs()?;
         if tokio::time::Instant::now() >= deadline {
-            return Err(error).with_context(|| format!("no agent listens on {} after {LIMIT:?}", socket.display()));
+            return Err(error)
+                .with_context(|| format!("no agent listens on {} after {LIMIT:?}", socket.display()));
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
