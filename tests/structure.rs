@@ -101,7 +101,9 @@ fn files_are_small_and_named_after_the_domain() {
         {
             wrong.push(format!("{}: the name says nothing about the domain", file.display()));
         }
-        if stem == "mod" {
+        // Cargo takes every file of `tests/` for a test of its own, so what several share needs a folder.
+        let shared_by_tests = file.ancestors().nth(2).is_some_and(|folder| folder.ends_with("tests"));
+        if stem == "mod" && !shared_by_tests {
             wrong.push(format!("{}: write foo.rs beside foo/", file.display()));
         }
     }
