@@ -14,6 +14,7 @@ use rustls_pki_types::PrivateKeyDer;
 mod server;
 
 pub use server::{Answer, Asked, FakeCaServer};
+pub(crate) use server::{Stream as SecureStream, tls as server_tls};
 
 /// A root and its key, and the roots it hands out besides.
 #[derive(Debug)]

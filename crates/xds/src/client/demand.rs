@@ -91,6 +91,8 @@ impl Demand {
             Err(_elapsed) => return Err(DemandError::TimedOut),
         }
         match timeout_at(deadline, answer).await {
+            // Both sides watch the same deadline; whoever is first lets go.
+            Ok(Err(_dropped)) if Instant::now() >= deadline => Err(DemandError::TimedOut),
             Ok(answer) => answer.map_err(|_dropped| DemandError::Refused),
             Err(_elapsed) => Err(DemandError::TimedOut),
         }

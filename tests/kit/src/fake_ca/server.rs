@@ -222,7 +222,7 @@ impl JoinService for Service {
 }
 
 /// Asks for a client certificate without insisting, and shows the root to who offers `culvert-join`.
-fn tls(ca: &FakeCa) -> ServerConfig {
+pub(crate) fn tls(ca: &FakeCa) -> ServerConfig {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let localhost = SpiffeId::new("cluster.local", "istio-system", "istiod").unwrap();
     let leaf =
@@ -265,7 +265,8 @@ impl ResolvesServerCert for Certificates {
     }
 }
 
-struct Stream(TlsStream<TcpStream>);
+/// A connection that knows its caller's certificate.
+pub(crate) struct Stream(pub(crate) TlsStream<TcpStream>);
 
 impl Connected for Stream {
     type ConnectInfo = Arc<Vec<CertificateDer<'static>>>;
