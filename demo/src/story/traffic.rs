@@ -51,7 +51,7 @@ pub(super) async fn hbone(mesh: &Mesh) -> anyhow::Result<Step> {
     let mut output =
         vec![format!("10 requests, 10 answers: {} {} on {}", answer.service, answer.version, answer.pod)];
     for asked in &answer.asked {
-        let by = asked.answer.as_ref().map_or("nobody".to_owned(), |answer| answer.pod.clone());
+        let by = asked.answer.as_ref().map_or("nobody", |answer| &answer.pod);
         output.push(format!("  it asked {} and heard {by}", asked.url));
     }
     output.push("the server's side (inbound) and the client's side (outbound) of one of them:".to_owned());

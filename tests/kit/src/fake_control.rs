@@ -39,6 +39,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 /// What can be served.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "a handful of them in tests, written as literals")]
 pub enum Thing {
     /// A workload or a service.
     Address(Address),

@@ -207,7 +207,7 @@ impl<H: Handler, M: Metrics> Stream<'_, H, M> {
         let mut request = Request::new(ReceiverStream::new(receiver));
         *request.metadata_mut() = headers;
         // Servers send their headers with the first response, so the first requests must be on their way already.
-        while outbox.len() > 0 && sender.capacity() > 0 {
+        while !outbox.is_empty() && sender.capacity() > 0 {
             let Some(first) = outbox.pop_front() else { break };
             if sender.try_send(first).is_err() {
                 break;

@@ -251,7 +251,7 @@ impl<W: World> Watch<W> {
                 let rest = |entry: &&str| {
                     entry.strip_prefix(&*record.name).is_some_and(|rest| rest.starts_with(": "))
                 };
-                entries.iter().any(|entry| rest(entry))
+                entries.iter().any(rest)
             };
             let names = |records: Vec<&Arc<Record>>| -> BTreeSet<Arc<str>> {
                 records.into_iter().map(|record| Arc::clone(&record.name)).collect()
