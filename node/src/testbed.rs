@@ -27,7 +27,7 @@ use runtime::environment::Environment as Variables;
 use runtime::health::Readiness;
 use runtime::logging::{Logging, Settings as LogSettings};
 use runtime::tasks::TaskGroup;
-use state::{Mesh, MeshConfig, Pod};
+use state::{Mesh, MeshConfig};
 use tokio::sync::watch;
 use wire::workload::zds as wire_zds;
 
@@ -65,10 +65,6 @@ pub(crate) fn mesh(node: &str, world: &str) -> Mesh {
     let (mesh, applied) = Mesh::new(config).apply(state::local_file::parse(world).unwrap());
     assert!(applied.rejected.is_empty(), "{:?}", applied.rejected);
     mesh
-}
-
-pub(crate) fn pod(name: &str) -> Pod {
-    Pod { namespace: "ns".into(), name: name.into(), service_account: name.into() }
 }
 
 pub(crate) fn identity(name: &str) -> SpiffeId {

@@ -151,6 +151,98 @@ fn client_outside_the_mesh_reaches_a_captured_server() {
     });
 }
 
+// IPv6 throughout, and the family of a dual-stack pod is kept (A-OUT-18).
+#[test]
+fn captured_pods_talk_over_ipv6() {
+    sandboxed(|mut sandbox| {
+        run(async {
+            let ca = Arc::new(FakeCa::new());
+            let world = WORLD
+                .replace("[\"10.1.0.1\"]", "[\"10.1.0.1\", \"fd00::1\"]")
+                .replace("[\"10.1.0.2\"]", "[\"10.1.0.2\", \"fd00::2\"]");
+            let (a, b) = (Node::start("a", &world, &ca).await, Node::start("b", &world, &ca).await);
+            let client = sandbox.host("client", &[CLIENT, "fd00::1"]);
+            let server = sandbox.host("server", &["10.1.0.2", "fd00::2"]);
+            a.enrol(&client).await;
+            b.enrol(&server).await;
+            let application = doubling(&server, "[fd00::2]:8080");
+            let answer = inside(&client, || exchange(address("[fd00::2]:8080"), b"hello world")).await;
+            assert_eq!(answer.unwrap().len(), 22);
+            assert_eq!(application.client().ip().to_string(), "fd00::1");
+            a.line(&["dst.addr=[fd00::2]:15008 dst.hbone_addr=[fd00::2]:8080"]).await;
+            b.line(&["connection complete", "src.addr=[fd00::1]:"]).await;
+            assert_numbers(&a, "source");
+            assert_numbers(&b, "destination");
+        });
+    });
+}
+
+// A-NS-26: a peer that is not who the route expects gets no request.
+#[test]
+fn a_peer_with_another_identity_is_not_spoken_to() {
+    sandboxed(|mut sandbox| {
+        run(async {
+            let ca = Arc::new(FakeCa::new());
+            // To node `a` the server has another account than to node `b`, which is its own.
+            let other = WORLD.replace("serviceAccount: server", "serviceAccount: somebody");
+            let (a, b) = (Node::start("a", &other, &ca).await, Node::start("b", WORLD, &ca).await);
+            let client = sandbox.host("client", &[CLIENT]);
+            let server = sandbox.host("server", &["10.1.0.2"]);
+            a.enrol(&client).await;
+            b.enrol(&server).await;
+            let _application = doubling(&server, "10.1.0.2:8080");
+            let answer = inside(&client, || exchange(address("10.1.0.2:8080"), b"x")).await;
+            assert!(answer.map_or(true, |answer| answer.is_empty()));
+            a.line(&["error\taccess", "outbound", "code=\"tls-unexpected-identity\""]).await;
+            let flag = "response_flags=\"TLS_FAILURE\"";
+            assert_eq!(a.counted(&["istio_tcp_connections_failed_total", flag]), 1);
+            assert_eq!(b.counted(&["istio_tcp_connections_opened_total"]), 0);
+        });
+    });
+}
+
+// HD, data-path 5.6: a source that discovery does not know is named by its baggage.
+#[test]
+fn an_unknown_source_is_named_by_its_baggage() {
+    sandboxed(|mut sandbox| {
+        run(async {
+            let world = world(&mut sandbox).await;
+            let stranger = sandbox.host("stranger", &["10.1.0.9"]);
+            let _application = doubling(&world.server, "10.1.0.2:8080");
+            let certificate = world.ca.issue(&identity("client"), Duration::from_secs(60));
+            let opened = stranger.spawn_async(move || async move {
+                let tcp = tokio::net::TcpStream::connect("10.1.0.2:15008").await.unwrap();
+                let tls = certificate.client_config(&[identity("server")]);
+                let settings = hbone::Settings::default();
+                let connection = hbone::client::connect(tcp, tls, &settings).await.unwrap();
+                let baggage = "k8s.namespace.name=far,k8s.deployment.name=w,service.name=\"svc\"";
+                let request = ConnectRequest {
+                    authority: "server.ns.svc.cluster.local:80".to_owned(),
+                    headers: vec![
+                        ("baggage".to_owned(), baggage.to_owned()),
+                        ("forwarded".to_owned(), "host=server.ns.svc.cluster.local".to_owned()),
+                        ("traceparent".to_owned(), format!("00-{}", "0".repeat(52))),
+                    ],
+                };
+                let (head, tunnel) = connection.open(request).await.unwrap();
+                drop(tunnel);
+                head.headers
+            });
+            until("the tunnel", || opened.is_finished()).await;
+            let headers = Host::join(opened);
+            let wanted = "k8s.cluster.name=c1,k8s.namespace.name=ns,k8s.pod.name=server,\
+                          service.name=server,service.version=v1";
+            assert_eq!(headers, [("baggage".to_owned(), wanted.as_bytes().to_vec())]);
+            let line = world.b.line(&["connection complete", "src.addr=10.1.0.9:"]).await;
+            let names = r#"src.workload="\"svc\"" src.namespace="far" src.identity="spiffe://cluster.local/ns/ns/sa/client" dst.addr=10.1.0.2:15008 dst.hbone_addr=server.ns.svc.cluster.local:80"#;
+            assert!(line.contains(names), "{line}");
+            // Escaped, so that the page can be read (W95).
+            let labels = r#"source_workload="w",source_canonical_service="\"svc\"""#;
+            assert_eq!(world.b.counted(&["connections_opened_total", labels]), 1);
+        });
+    });
+}
+
 // A-NS-20, data-path 4.7: what a peer is told, and that nothing is counted.
 #[test]
 fn requests_for_others_are_refused() {
