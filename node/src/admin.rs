@@ -180,18 +180,15 @@ impl Servers {
     }
 
     /// Addresses of the admin server, TCP first.
+    #[cfg(test)]
     pub(crate) fn admin_addresses(&self) -> impl Iterator<Item = &str> {
         self.admin.iter().map(Server::address)
     }
 
     /// Address of the stats server.
+    #[cfg(test)]
     pub(crate) fn stats_address(&self) -> &str {
         self.stats.address()
-    }
-
-    /// Address of the readiness server.
-    pub(crate) fn readiness_address(&self) -> &str {
-        self.readiness.address()
     }
 
     /// Serves all until drained, as tasks of `tasks`.

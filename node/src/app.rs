@@ -106,6 +106,9 @@ fn start(arguments: &[OsString]) -> ExitCode {
     let config = match Config::from_process(words.join(" ")) {
         Ok(config) => config,
         Err(errors) => {
+            for error in &errors.0 {
+                tracing::error!(code = error.code(), %error, "invalid configuration");
+            }
             logging.flush();
             return command::complain(&errors.to_string());
         }

@@ -15,10 +15,9 @@ mod threads;
 mod variables;
 
 pub(crate) use aliases::LOG_ALIASES;
-pub(crate) use error::{ConfigError, ConfigErrors};
+pub(crate) use error::ConfigErrors;
 pub(crate) use load::Inputs;
 pub(crate) use resolver::ResolverSettings;
-pub(crate) use variables::{VARIABLES, page};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -256,6 +255,7 @@ impl Config {
     }
 
     /// The id this node has in discovery (2.2).
+    #[cfg(test)]
     pub(crate) fn node_id(&self) -> String {
         let OwnPod { name, namespace, instance_ip, .. } = &self.own;
         format!("ztunnel~{instance_ip}~{name}.{namespace}~{namespace}.svc.cluster.local")

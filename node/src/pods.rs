@@ -194,7 +194,7 @@ impl Pods {
     async fn start(&mut self, uid: &str, pod: &Pod, netns: &NetNamespace) -> Result<(), String> {
         let (name, namespace) = (&*pod.name, &*pod.namespace);
         tracing::info!(target: "inpod::statemanager", uid, name, namespace, "pod received, starting proxy");
-        let failed = |error: netns::StartError| {
+        let failed = |error: StartError| {
             format!("failure to start proxy : {error} (zds-start-failed: {})", error.code())
         };
         let netns = netns.try_clone().map_err(|error| failed(error.into()))?;

@@ -26,8 +26,8 @@ use xds::client::{Kind, Options, Scope};
 
 use crate::certs::channel::{ChannelError, ControlConfig, ControlEndpoint};
 pub(crate) use connector::ControlConnector;
+pub(crate) use handle::MeshHandle;
 use handle::Publisher;
-pub(crate) use handle::{Generation, MeshHandle};
 pub(crate) use identities::LocalIdentities;
 use metrics::Metrics;
 pub(crate) use node_info::NodeInfo;

@@ -3,6 +3,7 @@ use std::time::Duration;
 use runtime::environment::Environment;
 use serde_json::Value;
 
+use super::variables::{VARIABLES, page};
 use super::*;
 
 fn inputs(variables: &[(&str, &str)]) -> Inputs {

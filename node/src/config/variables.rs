@@ -1,8 +1,10 @@
 //! Every environment variable of the node, in one list. `docs/environment.md` is made from it.
-use std::fmt::Write;
+#[cfg(test)]
+use std::fmt::Write as _;
 
 /// One variable, or a family of them when the name ends with `<X>`.
 #[derive(Debug, Clone, Copy)]
+#[cfg_attr(not(test), expect(dead_code, reason = "for the documentation page, which a test writes"))]
 pub(crate) struct Variable {
     pub(crate) name: &'static str,
     pub(crate) default: &'static str,
@@ -148,6 +150,7 @@ pub(super) fn is_declared(name: &str) -> bool {
 }
 
 /// The documentation page.
+#[cfg(test)]
 pub(crate) fn page() -> String {
     let mut page = String::from(
         "# Environment of `culvert node`\n\n\

@@ -40,11 +40,6 @@ impl MeshHandle {
         self.current.load_full()
     }
 
-    /// How many snapshots there have been.
-    pub(crate) fn generation(&self) -> Generation {
-        *self.generation.borrow()
-    }
-
     /// Waits for a snapshot newer than the last one this clone has waited for. Never returns once discovery stopped.
     pub(crate) async fn changed(&mut self) -> Generation {
         match self.generation.changed().await {
@@ -53,24 +48,15 @@ impl MeshHandle {
         }
     }
 
-    /// Waits until policies have changed since `seen`.
-    pub(crate) async fn policies_changed(&self, seen: Generation) -> Generation {
-        self.until(|generation| generation.policies != seen.policies).await
-    }
-
     /// Waits until the first answers of the control plane are in place.
     pub(crate) async fn synced(&self) {
         self.until(|generation| generation.synced).await;
     }
 
     /// Whether the first answers of the control plane are in place. Never reverts.
+    #[cfg(test)]
     pub(crate) fn is_synced(&self) -> bool {
         self.generation.borrow().synced
-    }
-
-    /// Whether what is missing can be asked for.
-    pub(crate) fn is_on_demand(&self) -> bool {
-        self.demand.is_some()
     }
 
     /// Asks the control plane for what a decision lacked and returns when the answer is in the snapshot.
@@ -97,14 +83,6 @@ impl MeshHandle {
         publisher.synced();
         let publisher = Arc::new(publisher);
         (handle, move |mesh| publisher.publish(Arc::new(mesh), true))
-    }
-
-    /// A handle whose mesh never changes.
-    #[cfg(test)]
-    pub(crate) fn fixed(mesh: Mesh) -> Self {
-        let (publisher, handle) = Publisher::new(mesh, None);
-        publisher.synced();
-        handle
     }
 }
 

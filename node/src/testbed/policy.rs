@@ -144,7 +144,7 @@ fn a_connection_waits_for_a_policy_that_is_on_its_way() {
             .await;
             (b.change)(&format!("{world}{SELECTED}"));
             until("the client is told", || client.is_finished()).await;
-            let answer = kit::sandbox::Host::join(client);
+            let answer = Host::join(client);
             assert!(answer.map_or(true, |answer| answer.is_empty()));
             b.line(&["code=\"policy-no-allow-match\""]).await;
         });
