@@ -1,3 +1,5 @@
+mod page;
+
 use wire::workload::{NetworkAddress, PortList, Service, Workload};
 
 use super::*;
