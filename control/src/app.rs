@@ -126,6 +126,7 @@ async fn until_stopped(config: Config) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    tracing::info!(target: "control", addresses = ?control.addresses(), "ready");
     let failed = tokio::select! {
         _ = signals.stop_requested() => None,
         failure = control.failed() => Some(failure),
@@ -236,7 +237,6 @@ impl ControlPlane {
         };
         tasks.spawn("reload", reloader.run(config.debounce, drain));
         tasks.spawn("authority", async move { authority.maintain().await });
-        tracing::info!(target: "control", ?addresses, "ready");
         Ok(Self { tasks, trigger, addresses })
     }
 

@@ -30,7 +30,9 @@ mod server;
 mod state;
 pub(crate) mod tokens;
 
-pub(crate) use authenticate::{Account, AuthenticateError, Authenticator, InvalidAccount, Principal, Proof};
+#[cfg(test)]
+use authenticate::Proof;
+pub(crate) use authenticate::{Account, Authenticator, Principal};
 pub(crate) use counters::Counters;
 pub(crate) use impersonate::PodIndex;
 pub(crate) use issue::CertificateService;
@@ -71,6 +73,7 @@ pub(crate) struct Config {
 
 impl Config {
     /// The reference's defaults around a trust domain and a state folder.
+    #[cfg(test)]
     pub(crate) fn new(trust_domain: TrustDomain, state: PathBuf) -> Self {
         Self {
             trust_domain,
@@ -177,6 +180,7 @@ impl Authority {
     }
 
     /// The published root bundle, PEM.
+    #[cfg(test)]
     pub(crate) fn root_bundle(&self) -> String {
         self.shared.current.load().material.bundle().to_owned()
     }

@@ -92,11 +92,6 @@ impl Catalog {
         &self.records
     }
 
-    /// How many catalogs there have been.
-    pub(crate) fn number(&self) -> u64 {
-        self.number
-    }
-
     /// When it was built.
     pub(crate) fn built(&self) -> Timestamp {
         self.built

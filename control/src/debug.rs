@@ -114,6 +114,7 @@ impl Debug {
             "connections" => dump::connections(&self.discovery, false),
             "adsz" => dump::connections(&self.discovery, true),
             "ambientz" => dump::ambientz(&self.discovery.catalog()),
+            "conditions" => dump::conditions(&self.discovery.catalog()),
             "mesh" => json!(self.source.lock().mesh),
             "problems" => dump::problems(&self.source.lock().problems),
             "clusterz" => json!([{"id": *self.cluster_id, "secretName": "", "syncStatus": "synced"}]),

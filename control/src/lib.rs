@@ -1,5 +1,4 @@
 //! The control plane.
-#![expect(unused, reason = "under construction")]
 
 mod app;
 mod authority;

@@ -104,6 +104,7 @@ impl PodIndex {
         self.running.contains(&(namespace.to_owned(), service_account.to_owned(), node.to_owned()))
     }
 
+    #[cfg(test)]
     pub(crate) fn pod(&self, namespace: &str, name: &str) -> Option<&PodIdentity> {
         self.pods.get(&Name::new(namespace, name))
     }

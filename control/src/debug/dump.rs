@@ -13,6 +13,7 @@ use super::message_json::{self, Ip};
 use crate::catalog::{Catalog, KINDS};
 use crate::discovery::{Connection, Discovery};
 use crate::sources::Problem;
+use crate::translate::StatusCondition;
 
 pub(super) fn syncz(discovery: &Discovery, namespace: Option<&str>) -> Value {
     let in_namespace = |connection: &Connection| {
@@ -109,6 +110,38 @@ pub(super) fn ambientz(catalog: &Catalog) -> Value {
     let policies: Vec<Value> =
         records.authorizations.values().map(|policy| message_json::authorization(policy, Ip::Text)).collect();
     json!({"workloads": workloads, "services": services, "policies": policies})
+}
+
+/// What nobody writes back to files: conditions of objects, and parts without effect.
+pub(super) fn conditions(catalog: &Catalog) -> Value {
+    let records = catalog.records();
+    let objects: Vec<Value> = records
+        .conditions
+        .iter()
+        .map(|(object, conditions)| {
+            let condition = |condition: &StatusCondition| {
+                let status = if condition.status { "True" } else { "False" };
+                json!({
+                    "type": condition.kind,
+                    "status": status,
+                    "reason": condition.reason,
+                    "message": condition.message,
+                })
+            };
+            json!({
+                "object": object.to_string(),
+                "conditions": conditions.iter().map(condition).collect::<Vec<_>>(),
+            })
+        })
+        .collect();
+    let remarks: Vec<Value> = records
+        .remarks
+        .iter()
+        .map(|remark| {
+            json!({"object": remark.object.to_string(), "code": remark.code, "message": remark.message})
+        })
+        .collect();
+    json!({"objects": objects, "remarks": remarks})
 }
 
 pub(super) fn problems(problems: &[Problem]) -> Value {

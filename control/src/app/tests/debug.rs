@@ -89,6 +89,7 @@ async fn pages_answer_as_recorded() {
         (monitoring, "/debug", 200, "text/html; charset=utf-8", None),
         (monitoring, "/debug/list", 200, "application/json", None),
         (monitoring, "/debug/ambientz", 200, "application/json", None),
+        (monitoring, "/debug/conditions", 200, "application/json", None),
         (monitoring, "/debug/mesh", 200, "application/json", None),
         (monitoring, "/debug/clusterz", 200, "application/json", None),
         (monitoring, "/debug/networkz", 200, "application/json", Some("null")),
