@@ -11,6 +11,7 @@ const ENDPOINTS: &[(&str, &str)] = &[
         "config_dump",
         "What a proxy has been sent and has accepted: ?proxyID=pod.namespace, &types=wds or wads",
     ),
+    ("conditions", "What the status of each object would say, and which parts of objects have no effect"),
     ("connections", "Connected proxies"),
     ("list", "The names of these pages"),
     ("mesh", "The mesh configuration in use"),
