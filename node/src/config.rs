@@ -174,6 +174,15 @@ pub(crate) enum DnsAddress {
     Socket(SocketAddr),
 }
 
+impl std::fmt::Display for DnsAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Localhost(loopback) => write!(f, "localhost:{}", loopback.port),
+            Self::Socket(address) => address.fmt(f),
+        }
+    }
+}
+
 /// Whose traffic is carried.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Mode {

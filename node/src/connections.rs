@@ -92,6 +92,7 @@ pub(crate) struct Connections {
 
 #[derive(Debug)]
 struct Open {
+    source: SocketAddr,
     facts: policy::Connection,
     cut: Rc<Cut>,
 }
@@ -109,7 +110,8 @@ impl Connections {
         *self.listed.lock().inbound.entry(key.clone()).or_default() += 1;
         let (id, cut) = (self.next.get(), Rc::new(Cut::default()));
         self.next.set(id + 1);
-        self.open.borrow_mut().insert(id, Open { facts, cut: Rc::clone(&cut) });
+        let open = Open { source: key.source, facts, cut: Rc::clone(&cut) };
+        self.open.borrow_mut().insert(id, open);
         InboundEntry { connections: Rc::clone(self), key, id, cut }
     }
 
@@ -131,9 +133,9 @@ impl Connections {
             }
             let identity = open.facts.source_identity.as_ref();
             tracing::info!(
-                target: "proxy::connection_manager",
+                target: "ztunnel::proxy::connection_manager",
                 "connection {}({})->{} ({}) closed because it's no longer allowed after a policy update",
-                open.facts.source_ip,
+                open.source,
                 identity.map_or("None", |id| id.as_str()),
                 open.facts.destination,
                 local.uid,

@@ -41,7 +41,7 @@ impl Hostnames {
         match resolver.lookup_ip(hostname).await {
             Ok(found) => Resolved::Addresses(found.iter().map(|ip: IpAddr| ip.to_canonical()).collect()),
             Err(error) => {
-                tracing::warn!(target: "proxy::outbound", hostname, %error, "dns lookup failed");
+                tracing::warn!(target: "ztunnel::proxy::outbound", hostname, %error, "dns lookup failed");
                 Resolved::Failed
             }
         }
@@ -63,7 +63,7 @@ impl Hostnames {
         match builder.build() {
             Ok(resolver) => Some(resolver),
             Err(error) => {
-                tracing::error!(target: "proxy::outbound", %error, "no resolver for hostnames");
+                tracing::error!(target: "ztunnel::proxy::outbound", %error, "no resolver for hostnames");
                 None
             }
         }

@@ -76,7 +76,7 @@ pub(crate) fn captured_destination(accepted: &Accepted) -> SocketAddr {
         Ok(found) => {
             if found.found_by == FoundBy::LocalAddress {
                 let local = found.address;
-                tracing::warn!(target: "proxy", %peer, %local, "failed to read SO_ORIGINAL_DST");
+                tracing::warn!(target: "ztunnel::proxy", %peer, %local, "failed to read SO_ORIGINAL_DST");
             }
             found.address
         }

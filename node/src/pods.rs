@@ -72,7 +72,7 @@ impl Pods {
         tokio::select! {
             biased;
             () = drain.draining() => {
-                tracing::info!(target: "inpod::protocol", "workload proxy manager: drain requested");
+                tracing::info!(target: "ztunnel::inpod::protocol", "workload proxy manager: drain requested");
             }
             () = self.follow(&path) => {}
         }
@@ -84,7 +84,7 @@ impl Pods {
     async fn follow(&mut self, path: &Path) {
         loop {
             let connection = connect(path).await;
-            tracing::info!(target: "inpod::workloadmanager", "connected to the node agent");
+            tracing::info!(target: "ztunnel::inpod::workloadmanager", "connected to the node agent");
             self.pending.clear();
             self.show_pending();
             self.synced = false;
@@ -116,22 +116,22 @@ impl Pods {
                 Ok(Incoming::Request(request)) => self.handle(request, &connection).await,
                 Ok(Incoming::Broken(broken)) => {
                     let code = broken.code();
-                    tracing::error!(target: "inpod::workloadmanager", code, error = %broken, "the node agent broke the protocol");
+                    tracing::error!(target: "ztunnel::inpod::workloadmanager", code, error = %broken, "the node agent broke the protocol");
                     // The reason is told if the agent still listens; the connection ends anyhow.
                     let _ = connection.acknowledge(Err(broken.refusal())).await;
                     return;
                 }
                 Err(ConnectionLost::Closed) => {
-                    tracing::info!(target: "inpod::workloadmanager", "process stream ended with eof");
+                    tracing::info!(target: "ztunnel::inpod::workloadmanager", "process stream ended with eof");
                     return;
                 }
                 Err(lost) => {
-                    tracing::warn!(target: "inpod::workloadmanager", error = %lost, "process stream ended");
+                    tracing::warn!(target: "ztunnel::inpod::workloadmanager", error = %lost, "process stream ended");
                     return;
                 }
             };
             if let Err(error) = connection.acknowledge(outcome).await {
-                tracing::warn!(target: "inpod::workloadmanager", %error, "failed to answer the node agent");
+                tracing::warn!(target: "ztunnel::inpod::workloadmanager", %error, "failed to answer the node agent");
                 return;
             }
         }
@@ -141,11 +141,11 @@ impl Pods {
         match request {
             Request::Add { uid, pod, netns } => self.add(uid, pod, netns).await,
             Request::Keep { uid } => {
-                tracing::info!(target: "inpod::statemanager", uid, "pod keep received. will not delete it when snapshot is sent");
+                tracing::info!(target: "ztunnel::inpod::statemanager", uid, "pod keep received. will not delete it when snapshot is sent");
                 Ok(())
             }
             Request::Delete { uid } => {
-                tracing::info!(target: "inpod::statemanager", uid, "pod delete request, shutting down proxy");
+                tracing::info!(target: "ztunnel::inpod::statemanager", uid, "pod delete request, shutting down proxy");
                 self.forget_pending(&uid);
                 // Before the snapshot, what is not named again is removed at its end.
                 if self.synced {
@@ -154,12 +154,12 @@ impl Pods {
                 Ok(())
             }
             Request::SnapshotSent => {
-                tracing::info!(target: "inpod::statemanager", "received snapshot sent");
+                tracing::info!(target: "ztunnel::inpod::statemanager", "received snapshot sent");
                 let named = connection.named();
                 let gone: Vec<String> =
                     self.running.keys().filter(|uid| !named.contains(*uid)).cloned().collect();
                 for uid in gone {
-                    tracing::info!(target: "inpod::statemanager", uid, "pod is not in the snapshot, shutting down proxy");
+                    tracing::info!(target: "ztunnel::inpod::statemanager", uid, "pod is not in the snapshot, shutting down proxy");
                     self.stop(&uid).await;
                 }
                 self.synced = true;
@@ -180,7 +180,7 @@ impl Pods {
         }
         let started = self.start(&uid, &pod, &netns).await;
         if let Err(reason) = &started {
-            tracing::warn!(target: "inpod::statemanager", uid, reason, "failed to start the pod's proxy, will retry");
+            tracing::warn!(target: "ztunnel::inpod::statemanager", uid, reason, "failed to start the pod's proxy, will retry");
             self.environment.list.pending(&uid, &pod);
             self.pending.insert(uid, Pending { pod, netns });
             self.retry_at.get_or_insert_with(|| Instant::now() + RETRY);
@@ -193,7 +193,7 @@ impl Pods {
 
     async fn start(&mut self, uid: &str, pod: &Pod, netns: &NetNamespace) -> Result<(), String> {
         let (name, namespace) = (&*pod.name, &*pod.namespace);
-        tracing::info!(target: "inpod::statemanager", uid, name, namespace, "pod received, starting proxy");
+        tracing::info!(target: "ztunnel::inpod::statemanager", uid, name, namespace, "pod received, starting proxy");
         let failed = |error: StartError| {
             format!("failure to start proxy : {error} (zds-start-failed: {})", error.code())
         };
@@ -256,7 +256,7 @@ async fn connect(path: &Path) -> Connection {
             Ok(stream) => stream,
             Err(error) => {
                 let path = path.display();
-                tracing::warn!(target: "inpod::workloadmanager", "failed to connect to the Istio CNI node agent over {path}, is the node agent running? details: {error}, retrying in {wait:?}");
+                tracing::warn!(target: "ztunnel::inpod::workloadmanager", "failed to connect to the Istio CNI node agent over {path}, is the node agent running? details: {error}, retrying in {wait:?}");
                 tokio::time::sleep(wait).await;
                 wait = (wait * 2).min(CONNECT_WAIT.1);
                 continue;
@@ -265,7 +265,7 @@ async fn connect(path: &Path) -> Connection {
         match Connection::announce(stream).await {
             Ok(connection) => return connection,
             Err(error) => {
-                tracing::error!(target: "inpod::workloadmanager", %error, "node agent announcement failed");
+                tracing::error!(target: "ztunnel::inpod::workloadmanager", %error, "node agent announcement failed");
                 let jitter = rand::random_range(0.8..=1.2);
                 tokio::time::sleep(announce_wait.mul_f64(jitter)).await;
                 announce_wait = (announce_wait * 2).min(ANNOUNCE_WAIT.1);

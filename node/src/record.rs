@@ -69,7 +69,7 @@ impl Record {
             Direction::Inbound => (sent, received),
         };
         if let Err(error) = result {
-            tracing::debug!(target: "proxy", fault = ?error.fault(), code = error.code(), "connection failed");
+            tracing::debug!(target: "ztunnel::proxy", fault = ?error.fault(), code = error.code(), "connection failed");
         }
         let text = result.err().map(ToString::to_string);
         let failure = result.err().zip(text.as_deref());

@@ -83,9 +83,9 @@ impl ReadinessTask {
         let after = clock::monotonic() - self.readiness.started;
         let name = self.name;
         if left == 0 {
-            tracing::info!(target: "readiness", "Task '{name}' complete ({after:?}), marking server ready");
+            tracing::info!(target: "ztunnel::readiness", "Task '{name}' complete ({after:?}), marking server ready");
         } else {
-            tracing::info!(target: "readiness", "Task '{name}' complete ({after:?}), still awaiting {left} tasks");
+            tracing::info!(target: "ztunnel::readiness", "Task '{name}' complete ({after:?}), still awaiting {left} tasks");
         }
     }
 
@@ -93,7 +93,7 @@ impl ReadinessTask {
     pub fn pending_again(&self) {
         if !std::mem::replace(&mut *self.pending.lock(), true) {
             *self.readiness.pending.lock().entry(self.name).or_default() += 1;
-            tracing::info!(target: "readiness", task = self.name, "task is pending again");
+            tracing::info!(target: "ztunnel::readiness", task = self.name, "task is pending again");
         }
     }
 }

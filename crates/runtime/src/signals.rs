@@ -54,15 +54,15 @@ impl Signals {
     pub async fn stop_requested(&mut self) -> StopCause {
         tokio::select! {
             _ = self.terminate.recv() => {
-                tracing::info!(target: "signal", "received signal SIGTERM, starting shutdown");
+                tracing::info!(target: "ztunnel::signal", "received signal SIGTERM, starting shutdown");
                 StopCause::Terminate
             }
             _ = self.interrupt.recv() => {
-                tracing::info!(target: "signal", "received signal SIGINT, starting shutdown");
+                tracing::info!(target: "ztunnel::signal", "received signal SIGINT, starting shutdown");
                 StopCause::Interrupt
             }
             () = self.explicit.0.notified() => {
-                tracing::info!(target: "signal", "received explicit shutdown signal");
+                tracing::info!(target: "ztunnel::signal", "received explicit shutdown signal");
                 StopCause::Explicit
             }
         }
@@ -71,6 +71,6 @@ impl Signals {
     /// Waits for another SIGINT: the person at the terminal does not want to wait.
     pub async fn interrupted(&mut self) {
         self.interrupt.recv().await;
-        tracing::info!(target: "signal", "Double Ctrl+C, exit immediately");
+        tracing::info!(target: "ztunnel::signal", "Double Ctrl+C, exit immediately");
     }
 }

@@ -1,4 +1,6 @@
 //! ztunnel's names for parts of the proxy, so that its log filters (`ztunnel::proxy=debug`) work here.
+//!
+//! Lines that the contract names have these targets already; this is for all the others.
 use runtime::logging::Alias;
 
 /// Its targets, and ours.
@@ -13,10 +15,6 @@ pub(crate) const LOG_ALIASES: &[Alias] = &[
             "culvert_runtime",
             "culvert_state",
             "culvert_xds",
-            "hyper_util",
-            "readiness",
-            "signal",
-            "telemetry",
         ],
     ),
     ("ztunnel::proxy", &["culvert_node::outbound", "culvert_node::inbound", "culvert_hbone"]),
@@ -32,6 +30,4 @@ pub(crate) const LOG_ALIASES: &[Alias] = &[
     ("ztunnel::identity", &["culvert_node::certs", "culvert_identity"]),
     ("ztunnel::identity::manager", &["culvert_node::certs"]),
     ("ztunnel::admin", &["culvert_node::admin"]),
-    ("ztunnel::hyper_util", &["hyper_util"]),
-    ("ztunnel::readiness", &["readiness"]),
 ];

@@ -93,10 +93,10 @@ pub(super) async fn by_policy(
 fn log(note: &policy::Note, at_info: bool) {
     let (message, key) = (note.message(), note.policy());
     match (at_info, key) {
-        (true, Some(policy)) => tracing::info!(target: "state::policy", policy, "{message}"),
-        (true, None) => tracing::info!(target: "state::policy", "{message}"),
-        (false, Some(policy)) => tracing::debug!(target: "state::policy", policy, "{message}"),
-        (false, None) => tracing::debug!(target: "state::policy", "{message}"),
+        (true, Some(policy)) => tracing::info!(target: "ztunnel::state::policy", policy, "{message}"),
+        (true, None) => tracing::info!(target: "ztunnel::state::policy", "{message}"),
+        (false, Some(policy)) => tracing::debug!(target: "ztunnel::state::policy", policy, "{message}"),
+        (false, None) => tracing::debug!(target: "ztunnel::state::policy", "{message}"),
     }
 }
 
@@ -136,7 +136,7 @@ impl UnknownPolicies {
         given_up.retain(|key| now.policy(key).is_none());
         for key in local.authorization_policies.iter().filter(|key| now.policy(key).is_none()) {
             if given_up.insert(Arc::clone(key)) {
-                tracing::warn!(target: "state::policy", "skipping unknown policy {key}");
+                tracing::warn!(target: "ztunnel::state::policy", "skipping unknown policy {key}");
             }
         }
     }

@@ -108,7 +108,7 @@ impl Instance {
         let Environment { settings, list, drain, tasks, connections, .. } = environment;
         let id = netns.as_ref().map(NetNamespace::id);
         let span = tracing::info_span!("proxy", wl = format_args!("{}/{}", pod.namespace, pod.name));
-        span.in_scope(|| announce(settings, &sockets));
+        announce(settings, &sockets);
         let (outbound, inbound, plaintext) = (drain.child(), drain.child(), drain.child());
         let shared = Arc::new(PodShared {
             pod,
@@ -185,9 +185,9 @@ impl Instance {
             trigger.drain(deadline).map(move |outcome| {
                 let _entered = span.enter();
                 if let Outcome::Expired { .. } = outcome {
-                    tracing::warn!(target: "drain", component, "drain duration expired with pending connections, forcefully shutting down");
+                    tracing::warn!(target: "ztunnel::drain", component, "drain duration expired with pending connections, forcefully shutting down");
                 }
-                tracing::info!(target: "drain", component, "shutdown complete");
+                tracing::info!(target: "ztunnel::drain", component, "shutdown complete");
             })
         });
         futures::future::join_all(parts).await;
@@ -208,21 +208,26 @@ async fn end(tasks: &TaskGroup) {
 }
 
 fn announce(settings: &Settings, sockets: &Sockets) {
+    macro_rules! established {
+        ($target:literal, $listener:expr, $address:expr, $component:literal) => {
+            if let Some(listener) = $listener {
+                let (address, transparent) = ($address, listener.transparent);
+                tracing::info!(target: $target, %address, component = $component, transparent, "listener established");
+            }
+        };
+    }
+    if let (Some(address), true) = (settings.dns, sockets.dns.is_some()) {
+        tracing::info!(target: "ztunnel::dns::server", %address, component = "dns", "starting local DNS server");
+    }
     let Some(first) = sockets.listeners.first() else { return };
-    let established = [
-        (&first.inbound, settings.inbound, "inbound"),
-        (&first.plaintext, settings.inbound_plaintext, "inbound plaintext"),
-        (&first.outbound, settings.outbound, "outbound"),
-    ];
-    for (listener, address, component) in established {
-        if let Some(listener) = listener {
-            let transparent = listener.transparent;
-            tracing::info!(target: "proxy", %address, component, transparent, "listener established");
-        }
-    }
-    if sockets.dns.is_some() {
-        tracing::info!(target: "dns::server", component = "dns", "starting local DNS server");
-    }
+    established!("ztunnel::proxy::inbound", &first.inbound, settings.inbound, "inbound");
+    established!(
+        "ztunnel::proxy::inbound_passthrough",
+        &first.plaintext,
+        settings.inbound_plaintext,
+        "inbound plaintext"
+    );
+    established!("ztunnel::proxy::outbound", &first.outbound, settings.outbound, "outbound");
 }
 
 fn serve_dns(

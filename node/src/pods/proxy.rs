@@ -146,7 +146,7 @@ impl PodProxy {
                     }
                     Err(error) => {
                         let address = local_address(&listener);
-                        tracing::warn!(target: "proxy", %error, address, "failed to accept");
+                        tracing::warn!(target: "ztunnel::proxy", %error, address, "failed to accept");
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                 }
@@ -211,7 +211,7 @@ impl PodProxy {
             }
         };
         tokio::time::timeout(LOCAL_WORKLOAD_LIMIT, appears).await.map_err(|_| {
-            tracing::warn!(target: "state", "timed out waiting for workload '{pod}' from xds");
+            tracing::warn!(target: "ztunnel::state", "timed out waiting for workload '{pod}' from xds");
             ConnectionError::UnknownLocalWorkload(pod.clone())
         })
     }
@@ -236,7 +236,7 @@ pub(crate) async fn dial_from(
     let dialed = dialed.map_err(|late| io::Error::new(io::ErrorKind::TimedOut, late))?;
     let Dialed { stream, fallback } = dialed?;
     if let Some(fallback) = fallback {
-        tracing::warn!(target: "proxy", "{fallback}");
+        tracing::warn!(target: "ztunnel::proxy", "{fallback}");
     }
     Ok(stream)
 }

@@ -110,7 +110,7 @@ impl Server {
     }
 
     fn established(listener: Listener, component: &'static str, address: String) -> Self {
-        tracing::info!(target: "hyper_util", address = %address, component, "listener established");
+        tracing::info!(target: "ztunnel::hyper_util", address = %address, component, "listener established");
         Self { listener, component, address }
     }
 
@@ -160,12 +160,12 @@ impl Server {
                     );
                 }
                 Err(error) => {
-                    tracing::warn!(target: "hyper_util", component = self.component, %error, "failed to accept");
+                    tracing::warn!(target: "ztunnel::hyper_util", component = self.component, %error, "failed to accept");
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             }
         }
-        tracing::info!(target: "hyper_util", address = %self.address, component = self.component, "listener drained");
+        tracing::info!(target: "ztunnel::hyper_util", address = %self.address, component = self.component, "listener drained");
     }
 
     async fn accept(&self) -> io::Result<Stream> {
@@ -217,7 +217,7 @@ async fn serve<S>(
             }
             ended = connection.as_mut() => {
                 if let Err(error) = ended {
-                    tracing::debug!(target: "hyper_util", %error, "connection ended with an error");
+                    tracing::debug!(target: "ztunnel::hyper_util", %error, "connection ended with an error");
                 }
                 return;
             }

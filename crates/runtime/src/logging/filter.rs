@@ -115,7 +115,7 @@ impl Filter {
         }
         shown.clone_from(&text);
         drop(shown);
-        tracing::info!(target: "telemetry", "new log filter is {text}");
+        tracing::info!(target: "ztunnel::telemetry", "new log filter is {text}");
         Ok(text)
     }
 

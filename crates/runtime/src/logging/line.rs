@@ -56,7 +56,7 @@ impl Line {
                 text.push('\t');
                 text.push_str(level_name(level));
                 text.push('\t');
-                text.push_str(&short_target(target));
+                text.push_str(short_target(target));
             }
             Format::Json => {
                 text.push_str("{\"level\":\"");
@@ -160,11 +160,9 @@ fn time(text: &mut String, now: SystemTime) {
 }
 
 /// What a reader of logs should see: `xds::client`, not which of our crates it is in.
-fn short_target(target: &str) -> std::borrow::Cow<'_, str> {
-    if let Some(rest) = target.strip_prefix("culvert_node::").or_else(|| target.strip_prefix("culvert::")) {
-        return rest.into();
-    }
-    target.strip_prefix("culvert_").unwrap_or(target).into()
+fn short_target(target: &str) -> &str {
+    let prefixes = ["ztunnel::", "culvert_node::", "culvert::", "culvert_"];
+    prefixes.iter().find_map(|prefix| target.strip_prefix(prefix)).unwrap_or(target)
 }
 
 pub(super) fn json_text(out: &mut String, value: &str) {

@@ -58,7 +58,7 @@ fn printed(format: Format, log: impl FnOnce()) -> Vec<String> {
 }
 
 fn events() {
-    tracing::info!(target: "hyper_util", address = %"[::]:15021", component = "readiness", "listener established");
+    tracing::info!(target: "ztunnel::hyper_util", address = %"[::]:15021", component = "readiness", "listener established");
     tracing::info!(target: "culvert_node::xds::client", "no fields");
     let span = tracing::info_span!("xds", id = 1);
     span.in_scope(|| tracing::info!(target: "culvert_xds", "handling RBAC update {}", "x"));
@@ -93,7 +93,7 @@ fn json_lines_have_the_recorded_layout() {
     let head =
         |level: &str, scope: &str| format!("{{\"level\":\"{level}\",\"time\":\"T\",\"scope\":\"{scope}\"");
     let expected = [
-        head("info", "hyper_util")
+        head("info", "ztunnel::hyper_util")
             + ",\"message\":\"listener established\",\"address\":\"[::]:15021\",\"component\":\"readiness\"}",
         head("info", "culvert_node::xds::client") + ",\"message\":\"no fields\"}",
         head("info", "culvert_xds") + ",\"message\":\"handling RBAC update x\",\"xds\":{\"id\":1}}",
