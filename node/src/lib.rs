@@ -1,7 +1,7 @@
 //! The node proxy: carries the TCP of this node's workloads over HBONE, mutual TLS in HTTP/2, under
 //! the mesh's policies. A drop-in for ztunnel.
 //!
-//! Start reading at [`app`], which joins the parts, then at the two paths, `outbound` and
+//! Start reading at `app`, which joins the parts, then at the two paths, `outbound` and
 //! `inbound`, each of which opens with the list of its steps. What is decided about the mesh is
 //! decided in the crates `state` and `policy`; here it is done.
 
