@@ -1,7 +1,7 @@
 //! Sockets, network namespaces and the kernel's tables: everything that needs the operating system's own terms.
 //!
 //! **For:** listeners and dialled sockets as a mesh proxy needs them ([`socket`]: marks, transparent binds,
-//! original destinations), the byte relay of plaintext paths ([`relay`]), descriptor passing over
+//! original destinations), the byte relay of plaintext paths ([`mod@relay`]), descriptor passing over
 //! `SOCK_SEQPACKET` ([`seqpacket`]), network namespaces held by descriptor ([`namespace`]), links, addresses and
 //! routes ([`links`], [`star`]), and the redirection of a workload's namespace ([`capture`], encoded by [`nftables`]).
 //!
