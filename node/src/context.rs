@@ -63,7 +63,11 @@ impl Contexts {
             return Rc::clone(context);
         }
         let labels = key.0.labels();
-        let context = Rc::new(Context { series: shard.series(labels), ends: key.0.ends() });
+        let series = match key.0.source {
+            Who::Baggage(_) => shard.series_of_stranger(labels),
+            Who::Workload(_) | Who::Unknown => shard.series(labels),
+        };
+        let context = Rc::new(Context { series, ends: key.0.ends() });
         let mut cached = self.cached.borrow_mut();
         if cached.len() >= MAX_CACHED {
             cached.clear();

@@ -213,3 +213,34 @@ fn bytes_are_exact_while_a_connection_lives_and_after() {
     assert_eq!(value("istio_tcp_connections_closed_total"), Some(1));
     assert_eq!(value("istio_tcp_connections_failed_total"), None);
 }
+
+/// What peers say about themselves must not fill the memory.
+#[test]
+fn labels_that_strangers_invent_are_bounded() {
+    let metrics = Metrics::new("unknown", Vec::new(), false);
+    let shard = metrics.shard();
+    let labels = |n: usize| TrafficLabels {
+        reporter: Reporter::Destination,
+        source: Party { workload: format!("w{n}"), principal: "p".to_owned(), ..Party::default() },
+        service: ServiceLabels::default(),
+        destination: Party::default(),
+        security: Security::MutualTls,
+        with_locality: true,
+    };
+    let first = shard.series_of_stranger(labels(0));
+    first.open();
+    for n in 1..3 * traffic::MAX_STRANGERS {
+        shard.series_of_stranger(labels(n)).open();
+    }
+    // Known ones stay, the others are counted together by what TLS proved.
+    assert!(Arc::ptr_eq(&first, &shard.series_of_stranger(labels(0))));
+    let page = metrics.render();
+    assert_eq!(page.matches("istio_tcp_connections_opened_total{").count(), traffic::MAX_STRANGERS + 1);
+    let together = page.lines().find(|line| {
+        line.starts_with("istio_tcp_connections_opened_total{")
+            && line.contains("source_workload=\"unknown\"")
+    });
+    let together = together.unwrap();
+    assert!(together.contains("source_principal=\"p\""), "{together}");
+    assert!(together.ends_with(&format!(" {}", 2 * traffic::MAX_STRANGERS)), "{together}");
+}

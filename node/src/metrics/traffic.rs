@@ -17,7 +17,11 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-use super::labels::{Flag, Flagged, OnDemandDnsLabels, Reporter, TrafficLabels};
+use super::labels::{Flag, Flagged, OnDemandDnsLabels, Party, Reporter, TrafficLabels};
+
+/// Label sets per thread with a source that only its own word vouches for. A peer may say anything
+/// with each request; beyond this what it says is not counted by.
+pub(super) const MAX_STRANGERS: usize = 1024;
 
 /// The counters of one label set on one thread.
 #[derive(Debug, Default)]
@@ -84,10 +88,25 @@ struct Sockets {
 pub(crate) struct Shard {
     view: Arc<ShardView>,
     known: RefCell<HashMap<Arc<TrafficLabels>, Arc<Series>>>,
+    /// Label sets among the known ones that a peer's own word made.
+    strangers: Cell<usize>,
     next: Cell<u64>,
 }
 
 impl Shard {
+    /// As [`Shard::series`], for a source that discovery does not know: of those only so many.
+    pub(crate) fn series_of_stranger(&self, mut labels: TrafficLabels) -> Arc<Series> {
+        if !self.known.borrow().contains_key(&labels) {
+            if self.strangers.get() < MAX_STRANGERS {
+                self.strangers.set(self.strangers.get() + 1);
+            } else {
+                let principal = std::mem::take(&mut labels.source.principal);
+                labels.source = Party { principal, ..Party::default() };
+            }
+        }
+        self.series(labels)
+    }
+
     /// The series of these labels.
     pub(crate) fn series(&self, labels: TrafficLabels) -> Arc<Series> {
         let mut known = self.known.borrow_mut();
@@ -182,7 +201,7 @@ impl Traffic {
     pub(crate) fn shard(&self) -> Shard {
         let view = Arc::new(ShardView::default());
         self.shards.lock().push(Arc::clone(&view));
-        Shard { view, known: RefCell::default(), next: Cell::new(0) }
+        Shard { view, known: RefCell::default(), strangers: Cell::new(0), next: Cell::new(0) }
     }
 
     /// Sums by label set, in the order in which the label sets first appeared.
