@@ -8,6 +8,7 @@ mod dump;
 mod names;
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -227,8 +228,20 @@ fn announce(config: &Config) {
         }
     }
     tracing::info!(target: "ztunnel", "running with config: {}", config.to_yaml());
+    if let Some(path) = revocations(config.crl_path.as_deref()) {
+        tracing::error!(
+            path = %path.display(),
+            code = "config-crl-not-enforced",
+            "there are certificate revocation lists, but this version does not check certificates against them"
+        );
+    }
     // The first random number of a process takes its time.
     let _: u64 = rand::random();
+}
+
+/// The file of `CRL_PATH`, if it revokes anything. Istio's chart names one that usually does not exist.
+fn revocations(path: Option<&Path>) -> Option<&Path> {
+    path.filter(|path| std::fs::metadata(path).is_ok_and(|file| file.len() > 0))
 }
 
 /// In-pod mode enters other namespaces and marks its packets; better to know now than per pod.
@@ -333,4 +346,21 @@ async fn until_stopped(
     connections.cancel();
     tasks.cancel();
     Ok(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::revocations;
+
+    #[test]
+    fn only_a_file_with_revocations_is_worth_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ca-crl.pem");
+        assert_eq!(revocations(None), None);
+        assert_eq!(revocations(Some(&path)), None, "missing: the usual case");
+        std::fs::write(&path, "").unwrap();
+        assert_eq!(revocations(Some(&path)), None, "empty");
+        std::fs::write(&path, "-----BEGIN X509 CRL-----").unwrap();
+        assert_eq!(revocations(Some(&path)), Some(path.as_path()));
+    }
 }
