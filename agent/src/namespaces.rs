@@ -38,7 +38,20 @@ pub(crate) fn find(path: &Path, id: NamespaceId) -> Found {
 /// Is this the machine's own namespace, or the agent's? Capturing it would cut off everything on the machine.
 pub(crate) fn is_hosts(namespace: &NetNamespace) -> bool {
     let own = NetNamespace::current().is_ok_and(|own| own.id() == namespace.id());
-    own || NetNamespace::open("/proc/1/ns/net").is_ok_and(|host| host.id() == namespace.id())
+    own || machines().is_some_and(|machines| machines.id() == namespace.id())
+}
+
+/// The namespace of process 1; where that may not be looked at, of the eldest ancestor of ours that may.
+fn machines() -> Option<NetNamespace> {
+    let of = |pid: u32| NetNamespace::open(Path::new(&format!("/proc/{pid}/ns/net"))).ok();
+    let ancestors = std::iter::successors(Some(std::process::id()), |pid| parent(*pid));
+    of(1).or_else(|| ancestors.filter_map(of).last())
+}
+
+fn parent(pid: u32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
+    parent.trim().parse().ok().filter(|parent| *parent != 0)
 }
 
 fn says_absent(error: &io::Error) -> bool {
@@ -56,4 +69,17 @@ fn by_process(id: NamespaceId) -> Option<NetNamespace> {
     numbered
         .map(|entry| entry.path().join("ns/net"))
         .find_map(|path: PathBuf| NetNamespace::open(path).ok().filter(|namespace| namespace.id() == id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Also where process 1 is out of reach, as in many containers.
+    #[test]
+    fn the_machines_namespace_is_always_known() {
+        assert!(machines().is_some());
+        assert!(parent(std::process::id()).is_some());
+        assert_eq!(parent(u32::MAX), None);
+    }
 }

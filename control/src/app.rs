@@ -34,7 +34,7 @@ use crate::config::{self, Config, ConfigErrors, Task, TokenRequest};
 use crate::debug::{Debug, SourceState};
 use crate::discovery::{Access, Discovery};
 use crate::metrics::Metrics;
-use crate::sources::{FileSource, LoadError};
+use crate::sources::{FileSource, LoadError, Snapshot};
 use crate::translate::translate;
 use ports::Ports;
 use reload::Reloader;
@@ -198,8 +198,9 @@ impl ControlPlane {
         let (worlds, receiver) = watch::channel(catalog);
         let metrics = Metrics::new(clock.wall());
         metrics.reloaded(snapshot.problems.len(), clock.wall());
-        let state = SourceState { problems: snapshot.problems, mesh: snapshot.mesh };
-        let state = Arc::new(Mutex::new(state));
+        reload::log_ignored(&Default::default(), &snapshot.ignored_kinds);
+        let Snapshot { problems, mesh, ignored_kinds, .. } = snapshot;
+        let state = Arc::new(Mutex::new(SourceState { problems, mesh, ignored_kinds }));
 
         let access = Access {
             authority: authority.clone(),

@@ -38,7 +38,7 @@ pub(crate) use impersonate::PodIndex;
 pub(crate) use issue::CertificateService;
 pub(crate) use join::JoinService;
 pub(crate) use material::MaterialError;
-pub(crate) use server::{Caller, SecureStream};
+pub(crate) use server::{Caller, SecureStream, canonical};
 pub(crate) use state::StateError;
 
 use material::{Material, PluggedFiles};

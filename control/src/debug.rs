@@ -40,6 +40,8 @@ pub(crate) struct SourceState {
     pub(crate) problems: Vec<Problem>,
     /// The mesh configuration in use.
     pub(crate) mesh: MeshConfig,
+    /// Kinds that mean nothing here, with the number of their objects.
+    pub(crate) ignored_kinds: BTreeMap<String, usize>,
 }
 
 /// Who may see the debug endpoints.

@@ -1,5 +1,6 @@
 //! Takes over what changes in the source.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -77,7 +78,9 @@ impl Reloader {
                         target: "control", "the authority takes up another trust domain only when it is started again"
                     );
                 }
-                *state = SourceState { problems: reloaded.snapshot.problems, mesh: reloaded.snapshot.mesh };
+                log_ignored(&state.ignored_kinds, &reloaded.snapshot.ignored_kinds);
+                let Snapshot { problems, mesh, ignored_kinds, .. } = reloaded.snapshot;
+                *state = SourceState { problems, mesh, ignored_kinds };
             }
             log_remarks(&reloaded.records);
             let next = Arc::new(worlds.borrow().next(Arc::new(reloaded.records), now));
@@ -110,6 +113,15 @@ fn log_problems(before: &[Problem], after: &[Problem]) {
     }
     if after.is_empty() && !before.is_empty() {
         tracing::info!(target: "control", "the source has no problems any more");
+    }
+}
+
+/// Each kind that means nothing here, when it appears: a misspelt one would otherwise go without a word.
+pub(super) fn log_ignored(before: &BTreeMap<String, usize>, after: &BTreeMap<String, usize>) {
+    for (kind, n_objects) in after.iter().filter(|(kind, _)| !before.contains_key(*kind)) {
+        tracing::info!(
+            target: "control", code = "source-ignored-kind", kind, n_objects, "objects of this kind mean nothing here"
+        );
     }
 }
 

@@ -141,7 +141,7 @@ pub(crate) struct SecureStream {
 
 impl SecureStream {
     pub(super) async fn accept(config: Arc<ServerConfig>, stream: TcpStream) -> io::Result<Self> {
-        let address = stream.peer_addr().ok();
+        let address = stream.peer_addr().ok().map(canonical);
         stream.set_nodelay(true)?;
         let handshake = tokio::time::timeout(HANDSHAKE_LIMIT, TlsAcceptor::from(config).accept(stream));
         let stream = handshake.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
@@ -149,6 +149,11 @@ impl SecureStream {
         let chain = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
         Ok(Self { stream, caller: Caller { address, chain: Some(chain) } })
     }
+}
+
+/// An IPv4 caller of a socket for both families, as IPv4.
+pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 impl Connected for SecureStream {
@@ -180,5 +185,17 @@ impl AsyncWrite for SecureStream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn callers_are_shown_by_the_address_they_have() {
+        let shown = |text: &str| canonical(text.parse().unwrap()).to_string();
+        assert_eq!(shown("[::ffff:10.0.0.11]:38062"), "10.0.0.11:38062");
+        assert_eq!(shown("[fd00::1]:1"), "[fd00::1]:1");
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use tonic::{Request, Status};
 
 use super::ClientNode;
-use crate::authority::{Account, Authority, Caller, Principal};
+use crate::authority::{Account, Authority, Caller, Principal, canonical};
 
 /// What callers of the port without TLS must show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -61,7 +61,7 @@ impl Identified {
 impl Access {
     /// Looks at the credentials of a new stream.
     pub(super) fn identify<T>(&self, door: Door, request: &Request<T>) -> Result<Identified, Box<Status>> {
-        let address = request.remote_addr();
+        let address = request.remote_addr().map(canonical);
         let caller = Caller::of(request);
         let peer = match door {
             Door::Plaintext => address.map_or_else(|| "unknown".to_owned(), |address| address.to_string()),

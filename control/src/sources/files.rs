@@ -5,8 +5,9 @@ mod tests;
 mod watch;
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::io::Read;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -98,6 +99,8 @@ impl FileSource {
         let path = state.join(ALLOCATED);
         let written =
             serde_json::to_vec_pretty(&self.allocation).map_err(std::io::Error::other).and_then(|bytes| {
+                // The source is read before anybody else makes the folder; nobody but its owner enters it.
+                DirBuilder::new().recursive(true).mode(0o700).create(state)?;
                 let temporary = path.with_extension("json.new");
                 fs::write(&temporary, bytes)?;
                 fs::rename(&temporary, &path)

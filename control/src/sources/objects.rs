@@ -18,7 +18,8 @@ use serde::{Deserialize, Deserializer};
 
 pub(crate) use self::core::{
     Condition, Container, Endpoint, EndpointAddress, EndpointConditions, EndpointSlice, EndpointSubset,
-    Endpoints, IntOrString, Namespace, Node, Pod, Service, ServiceAccount, ServicePort, ServiceSpec,
+    Endpoints, IntOrString, Namespace, Node, Pod, PodStatus, Service, ServiceAccount, ServicePort,
+    ServiceSpec,
 };
 pub(crate) use gateway::{AllowedNamespaces, Gateway, GatewayClass, LabelSelector, Listener, Requirement};
 pub(crate) use mesh::{MeshConfig, Visibility};

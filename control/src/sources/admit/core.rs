@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::super::Reason;
 use super::super::objects::{
-    Container, EndpointSlice, Endpoints, IntOrString, Pod, Service, ServicePort, ServiceSpec,
+    Container, EndpointSlice, Endpoints, IntOrString, Pod, PodStatus, Service, ServicePort, ServiceSpec,
 };
 use super::metadata::{is_dns_label, is_dns_subdomain};
 use super::{invalid, require};
@@ -56,7 +56,18 @@ pub(super) fn pod(mut pod: Pod) -> Result<Pod, Reason> {
         || "spec.serviceAccountName".to_owned(),
         "is no DNS name",
     )?;
+    check_pod_addresses(&pod.status)?;
     Ok(pod)
+}
+
+/// A pod whose address is misread would leave the mesh without a word.
+fn check_pod_addresses(status: &PodStatus) -> Result<(), Reason> {
+    let is_address = |ip: &str| ip.is_empty() || ip.parse::<IpAddr>().is_ok();
+    require(is_address(&status.pod_ip), || "status.podIP".to_owned(), "is no IP address")?;
+    for (i, pod_ip) in status.pod_ips.iter().enumerate() {
+        require(is_address(&pod_ip.ip), || format!("status.podIPs[{i}].ip"), "is no IP address")?;
+    }
+    Ok(())
 }
 
 fn check_container(container: &Container, path: &str) -> Result<(), Reason> {

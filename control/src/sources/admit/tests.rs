@@ -158,6 +158,12 @@ fn kubernetes_kinds_break_rules_of_the_api_server() {
             "spec.containers[0].ports[0].containerPort",
         ),
         ("Pod", "{containers: [{name: a}], hostNetwork: maybe}", "spec.hostNetwork"),
+        ("Pod", "{containers: [{name: a}]}\nstatus: {podIP: 10.0.0.999}", "status.podIP"),
+        (
+            "Pod",
+            "{containers: [{name: a}]}\nstatus: {podIPs: [{ip: 10.0.0.1}, {ip: x}]}",
+            "status.podIPs[1].ip",
+        ),
         ("Gateway", "{listeners: [{name: a, port: 1, protocol: HBONE}]}", "spec.gatewayClassName"),
         ("Gateway", "{gatewayClassName: c}", "spec.listeners"),
         ("Gateway", "{gatewayClassName: c, listeners: [{name: a, port: 1}]}", "spec.listeners[0].protocol"),

@@ -1,7 +1,7 @@
 //! Real folders: what is read, kept and noticed.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::time::Duration;
 
 use super::*;
@@ -89,10 +89,13 @@ fn allocated(snapshot: &Snapshot) -> Vec<(String, String)> {
 #[test]
 fn allocated_addresses_survive_restarts_and_other_entries() {
     let folder = tempfile::tempdir().expect("a folder");
-    let state = tempfile::tempdir().expect("a folder");
+    let place = tempfile::tempdir().expect("a folder");
+    // At the very first start there is no state folder yet.
+    let state = place.path().join("state");
     fs::write(folder.path().join("e.yaml"), ENTRY).expect("a file");
-    let config = FileSourceConfig { state: Some(state.path().to_owned()), ..config(folder.path()) };
+    let config = FileSourceConfig { state: Some(state.clone()), ..config(folder.path()) };
     let (_, first) = FileSource::open(config.clone(), now()).expect("no problems");
+    assert_eq!(fs::metadata(&state).expect("the folder").permissions().mode() & 0o777, 0o700);
     let before = allocated(&first);
     assert_eq!(before.len(), 4);
     let distinct: BTreeSet<&String> = before.iter().map(|(_, address)| address).collect();
