@@ -181,6 +181,7 @@ pub(crate) struct Addresses {
 impl ControlPlane {
     /// Loads the world, then listens.
     pub(crate) async fn start(config: Config, clock: Clock) -> Result<Self, StartError> {
+        authority::open_state(&config.authority.state).map_err(AuthorityError::from)?;
         let (source, snapshot) = FileSource::open(config.source.clone(), timestamp(&clock))?;
         let authority =
             Authority::open(authority_config(&config, &snapshot.mesh.trust_domain)?, clock.clone())?;

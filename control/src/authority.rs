@@ -88,6 +88,11 @@ impl Config {
     }
 }
 
+/// Makes the state folder when absent, for those who keep something in it before the authority opens.
+pub(crate) fn open_state(folder: &std::path::Path) -> Result<(), StateError> {
+    StateFolder::open(folder).map(drop)
+}
+
 /// The names of the server certificate: the reference's, this machine's, and each `--name`.
 pub(crate) fn server_names(system_namespace: &str, extra: &[String]) -> Vec<String> {
     let mut names: Vec<String> = ["istiod", "istiod-remote", "istio-pilot"]

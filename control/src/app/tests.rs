@@ -137,3 +137,16 @@ async fn stopping_ends_streams_and_is_quick() {
     tokio::time::timeout(LIMIT, rig.control.stop(LIMIT)).await.unwrap();
     assert!(stream.ended().await.is_none(), "a clean end, nothing removed");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_start_keeps_the_addresses_it_allocates() {
+    let folders = TempDir::new().unwrap();
+    let folder = folders.path().join("config");
+    std::fs::create_dir(&folder).unwrap();
+    let entry = "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: e, namespace: xp}\n\
+        spec: {hosts: [api.example.com], resolution: DNS, ports: [{number: 443, name: tls, protocol: TLS}]}\n";
+    write(&folder, "entry.yaml", entry);
+    let rig = Rig::start_in(folders, &[]).await.unwrap_or_else(|error| panic!("{error}"));
+    let kept = std::fs::read_to_string(rig.state().join("allocated-addresses.json")).unwrap();
+    assert!(kept.contains("api.example.com"), "{kept}");
+}

@@ -183,6 +183,13 @@ impl ControlEndpoint {
         Ok(())
     }
 
+    /// Waits until the node has joined, if it is one that joins.
+    pub(crate) async fn joined(&self) {
+        if let Some(node) = &self.config.node {
+            node.clone().joined().await;
+        }
+    }
+
     /// Changes when a new channel would trust other roots or present another certificate.
     pub(crate) async fn fingerprint(&self) -> Result<u64, ChannelError> {
         let roots = self.config.roots.fingerprint().await?;

@@ -112,7 +112,6 @@ impl NodeIdentity {
     }
 
     /// Waits until there is a certificate.
-    #[cfg(test)]
     pub(crate) async fn joined(&mut self) {
         // The sender lives as long as the task that joins; without it nobody will ever join.
         let _ = self.generation.wait_for(|generation| *generation > 0).await;

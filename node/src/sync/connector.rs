@@ -1,10 +1,16 @@
 //! Opens the channel of each discovery stream, with roots and token as they are now.
 
+use std::time::Duration;
+
+use tokio::time::timeout;
 use tonic::metadata::MetadataMap;
 use tonic::transport::Channel;
 use xds::client::{ConnectFailure, Connector};
 
 use crate::certs::channel::{ChannelError, ControlEndpoint};
+
+/// How long a stream waits for the node to join. Past this it tries, so that what the server says is seen.
+const JOINING: Duration = Duration::from_secs(10);
 
 /// The control plane as seen by the discovery client.
 #[derive(Debug)]
@@ -18,6 +24,7 @@ impl ControlConnector {
     }
 
     async fn open(&self) -> Result<(Channel, MetadataMap), ChannelError> {
+        _ = timeout(JOINING, self.endpoint.joined()).await;
         let mut headers = MetadataMap::new();
         self.endpoint.authorize(&mut headers).await?;
         Ok((self.endpoint.connect().await?, headers))
