@@ -63,6 +63,16 @@ impl Place {
             Self::Address(endpoint) => Ok(vec![(endpoint.clone(), None)]),
             Self::Sockets { base, demo } => {
                 let found = sockets::find(base, demo.as_deref());
+                let demos = sockets::demos(&found);
+                if demo.is_none() && demos.len() > 1 {
+                    // Meshes of their own: merged they would be no mesh at all.
+                    bail!("several demos run here ({}): say which with --demo ID", demos.join(", "));
+                }
+                if let (Some(demo), true) = (demo, found.is_empty()) {
+                    bail!(
+                        "no node proxy found: no demo {demo} runs here; `culvert demo list` shows those that do"
+                    );
+                }
                 if found.is_empty() {
                     bail!(
                         "no node proxy found: there is no admin socket in {}. Start one (`culvert demo`), or pass \

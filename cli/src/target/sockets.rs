@@ -1,4 +1,5 @@
 //! The admin sockets of this machine's nodes: `D/NODE/admin.sock` and `D/demo-ID/NODE/admin.sock`.
+use std::collections::BTreeSet;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
@@ -23,6 +24,17 @@ pub(super) fn find(base: &Path, demo: Option<&str>) -> Vec<(Endpoint, Option<Str
     }
     found.sort();
     found.into_iter().map(|(path, node)| (Endpoint::Unix(path), Some(node))).collect()
+}
+
+/// The demos that these nodes belong to.
+pub(super) fn demos(found: &[(Endpoint, Option<String>)]) -> Vec<String> {
+    let of_demo = found.iter().filter_map(|(endpoint, _)| {
+        let Endpoint::Unix(socket) = endpoint else { return None };
+        let folder = socket.parent()?.parent()?.file_name()?.to_str()?;
+        folder.strip_prefix(DEMO).map(str::to_owned)
+    });
+    let distinct: BTreeSet<String> = of_demo.collect();
+    distinct.into_iter().collect()
 }
 
 fn nodes_in(folder: &Path, found: &mut Vec<(PathBuf, String)>) {

@@ -137,3 +137,21 @@ async fn addresses_are_asked_and_failures_name_them() {
     let expected = format!("failed to execute command on {free} Ztunnel: cannot connect to {free}: ");
     assert!(format!("{error:#}").starts_with(&expected), "{error:#}");
 }
+
+#[tokio::test]
+async fn several_demos_are_not_taken_for_one_mesh() {
+    let lab = Lab::started().await;
+    let other = lab.folder.path().join("demo-8/ambient-worker");
+    std::fs::create_dir_all(&other).unwrap();
+    let _listener = std::os::unix::net::UnixListener::bind(other.join("admin.sock")).unwrap();
+    let ask = |line: &str| {
+        let arguments = line.split_whitespace();
+        let args = Args::try_parse_from(std::iter::once("zc").chain(arguments)).unwrap();
+        Place::of(&args, &lab.environment()).unwrap().endpoints()
+    };
+    let refusal = ask("w").unwrap_err().to_string();
+    assert_eq!(refusal, "several demos run here (7, 8): say which with --demo ID");
+    assert_eq!(ask("w --demo 7").unwrap().len(), 2);
+    let refusal = ask("w --demo 9").unwrap_err().to_string();
+    assert_eq!(refusal, "no node proxy found: no demo 9 runs here; `culvert demo list` shows those that do");
+}
