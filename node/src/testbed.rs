@@ -4,6 +4,7 @@
 mod drain;
 mod paths;
 mod policy;
+mod recorded;
 mod zds;
 
 use std::io::{self, Write};
@@ -238,10 +239,22 @@ impl Node {
     }
 
     pub(crate) async fn add(&self, uid: &str, name: &str, host: &Host) -> String {
+        self.add_as(uid, "ns", name, name, host).await
+    }
+
+    /// A pod by all its names.
+    pub(crate) async fn add_as(
+        &self,
+        uid: &str,
+        namespace: &str,
+        name: &str,
+        account: &str,
+        host: &Host,
+    ) -> String {
         let info = wire_zds::WorkloadInfo {
             name: name.into(),
-            namespace: "ns".into(),
-            service_account: name.into(),
+            namespace: namespace.into(),
+            service_account: account.into(),
         };
         let add = wire_zds::AddWorkload { uid: uid.into(), workload_info: Some(info) };
         let payload = wire_zds::workload_request::Payload::Add(add);
@@ -276,11 +289,16 @@ impl Node {
         ours.map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap()).sum()
     }
 
+    /// All that has been logged.
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(self.page.0.lock().clone()).unwrap()
+    }
+
     /// Waits for a log line that contains all of these.
     pub(crate) async fn line(&self, parts: &[&str]) -> String {
         let found = async {
             loop {
-                let text = String::from_utf8(self.page.0.lock().clone()).unwrap();
+                let text = self.text();
                 let line = text.lines().find(|line| parts.iter().all(|part| line.contains(part)));
                 if let Some(line) = line {
                     return line.to_owned();
