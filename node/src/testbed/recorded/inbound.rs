@@ -21,7 +21,7 @@ fn header_list(sent: &str) -> Vec<(String, String)> {
 /// Sends the request of the recording and 11 bytes.
 async fn ask(lab: &Lab, recording: &Recording, echo: &Echo, id: &str) -> Value {
     let known = recording.observed["source_seen_by_app"][0] == "<peer>";
-    let tls = lab.certificate(if known { "peer" } else { "client" }).client_config(&[account("server")]);
+    let tls = lab.tls(if known { "peer" } else { "client" });
     let fields = header_list(&recording.sent);
     let ends = id == "CN-48";
     let answer = inside(lab.pod(if known { "peer" } else { "raw" }), move || {

@@ -85,7 +85,11 @@ impl Probe {
         probe
     }
 
-    pub(super) fn frame(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+    pub(super) fn local_port(&self) -> u16 {
+        self.tls.sock.local_addr().unwrap().port()
+    }
+
+    fn frame(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
         let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
         let mut frame = vec![length[1], length[2], length[3], kind, flags];
         frame.extend(stream.to_be_bytes());
