@@ -105,7 +105,7 @@ impl Recording {
         let path = format!("{}/../tests/data/hbone/{id}.json", env!("CARGO_MANIFEST_DIR"));
         let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
         let recording: Value = serde_json::from_str(&text).unwrap();
-        let line = |line: &Value| line.as_str().filter(|line| line.contains("\taccess\t")).map(|l| bare(l));
+        let line = |line: &Value| line.as_str().filter(|line| line.contains("\taccess\t")).map(bare);
         let mut observed = recording["observed"].clone();
         if let Some(observed) = observed.as_object_mut() {
             // Times are others', and the dump has tests of its own.

@@ -85,13 +85,12 @@ fn policies_decide_as_recorded() {
                 lab.world(&policy("probes/gone", "Allow", "WorkloadSelector", "[]"), "probes/gone");
                 let tls = lab.tls("client");
                 let ask = |mut probe: Probe, stream: u32| {
-                    let asked = inside(lab.pod("raw"), move || {
+                    inside(lab.pod("raw"), move || {
                         let mut answer = Answer::default();
                         probe.connect_to(stream, &at("server", 7000).to_string());
                         probe.read(stream, &mut answer, |answer| answer.status.is_some());
                         (probe, answer.status)
-                    });
-                    asked
+                    })
                 };
                 let probe = inside(lab.pod("raw"), || Probe::connect(at("server", 15008), tls)).await;
                 let (probe, during) = ask(probe, 1).await;

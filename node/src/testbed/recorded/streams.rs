@@ -27,6 +27,7 @@ fn tunnel(tls: Arc<rustls::ClientConfig>, listener: &TcpListener) -> (Probe, Ans
     (probe, answer, accept(listener))
 }
 
+type Leave = fn(TcpStream);
 type Script = fn(Arc<rustls::ClientConfig>, &TcpListener) -> Value;
 
 fn the_peer_ends_first(tls: Arc<rustls::ClientConfig>, listener: &TcpListener) -> Value {
@@ -98,7 +99,7 @@ fn the_peer_resets(tls: Arc<rustls::ClientConfig>, listener: &TcpListener) -> Va
 }
 
 fn the_application_leaves_at_once(tls: Arc<rustls::ClientConfig>, listener: &TcpListener) -> Value {
-    let ways: [(&str, fn(TcpStream)); 2] = [("close", drop), ("rst", reset)];
+    let ways: [(&str, Leave); 2] = [("close", drop), ("rst", reset)];
     let mut told = json!({});
     for (name, leave) in ways {
         let (mut probe, mut answer, app) = tunnel(Arc::clone(&tls), listener);
