@@ -76,8 +76,9 @@ spec:
         (!lab.get("sleep", "http://reviews:9080/").status.success()).then_some(())
     });
     let wanted = "connection closed due to policy rejection: allow policies exist, but none allowed";
-    let lines = ["ambient-worker", "ambient-worker2"].map(|node| lab.log(node));
-    assert!(lines.iter().any(|log| log.contains(wanted)), "neither node says: {wanted}");
+    lab::eventually(&format!("a node says: {wanted}"), || {
+        ["ambient-worker", "ambient-worker2"].iter().any(|node| lab.log(node).contains(wanted)).then_some(())
+    });
 }
 
 #[test]

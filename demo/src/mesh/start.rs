@@ -150,8 +150,6 @@ async fn start_node(
             ("INSTANCE_IP", node.address.to_string().into()),
             ("XDS_ADDRESS", control.clone().into()),
             ("CA_ADDRESS", control.into()),
-            ("XDS_ROOT_CA", folder.join("control/root-cert.pem").into()),
-            ("CA_ROOT_CA", folder.join("control/root-cert.pem").into()),
             ("CULVERT_JOIN_TOKEN", token.into()),
             ("CULVERT_RUNTIME_DIR", folder.into()),
             ("INPOD_UDS", socket.into()),
