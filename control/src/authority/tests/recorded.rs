@@ -14,7 +14,7 @@ const NOT_APPLICABLE: [&str; 5] = [
     "two audiences, one right",
 ];
 
-/// Where we differ on purpose; see docs/compatibility.d/identity.md.
+/// Where we differ on purpose; see docs/compatibility.md.
 const REFUSED_HERE: [&str; 1] = ["other trust domain"];
 const GRANTED_HERE: [&str; 2] = ["no clusterid metadata, impersonation", "clusterid empty string"];
 
