@@ -121,6 +121,33 @@ fn each_kind_of_pair_carries_bytes_and_is_counted_at_the_right_ends() {
     );
 }
 
+// A-NS-16
+#[test]
+fn fifty_requests_to_a_service_reach_local_and_remote_endpoints() {
+    if !lab::allowed() {
+        return;
+    }
+    let lab = Lab::start();
+    let mut answered = std::collections::BTreeMap::<String, u32>::new();
+    for _ in 0..50 {
+        let answer = lab.get("sleep", "http://reviews:9080/");
+        assert!(answer.status.success(), "{}", String::from_utf8_lossy(&answer.stderr));
+        let answer: Value = serde_json::from_slice(&answer.stdout).unwrap();
+        *answered.entry(answer["pod"].as_str().unwrap().to_owned()).or_default() += 1;
+    }
+    assert_eq!(answered.values().sum::<u32>(), 50, "each request reaches exactly one");
+    assert_eq!(answered.len(), 3, "{answered:?}");
+    let labels = [
+        "reporter=\"source\"",
+        "destination_service=\"reviews.default.svc.cluster.local\"",
+        "destination_service_name=\"reviews\"",
+        "destination_service_namespace=\"default\"",
+        "source_canonical_service=\"sleep\"",
+    ];
+    let opened = counter(&lab, "ambient-worker", "istio_tcp_connections_opened_total", &labels);
+    assert_eq!(opened, 50.0);
+}
+
 // A-NS-22, A-NS-23, A-NS-24, A-NS-25
 #[test]
 fn the_proxys_own_ports_give_nothing_away() {

@@ -52,6 +52,7 @@ fn content_type_follows_accept() {
 }
 
 // hbone/AD-08
+// A-NS-07 (the page's encodings; over sockets, not in a pod's namespace)
 #[test]
 fn encoding_follows_accept_encoding_and_bodies_decode() {
     for (accepted, expected) in [
