@@ -98,9 +98,12 @@ fn with_world<F: Future<Output = ()>>(world: &str, with_resolver: bool, test: im
         let (udp, tcp) = same_port();
         let (mesh, _) = Mesh::new(MeshConfig::default()).apply(state::local_file::parse(world).unwrap());
         let (_sender, mesh) = watch::channel(Arc::new(mesh));
-        let upstream_udp = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let (upstream_udp, upstream_tcp) = same_port();
         let resolver_address = upstream_udp.local_addr().unwrap();
-        let upstream_tcp = tokio::net::TcpListener::bind(resolver_address).await.unwrap();
+        upstream_udp.set_nonblocking(true).unwrap();
+        upstream_tcp.set_nonblocking(true).unwrap();
+        let upstream_udp = tokio::net::UdpSocket::from_std(upstream_udp).unwrap();
+        let upstream_tcp = tokio::net::TcpListener::from_std(upstream_tcp).unwrap();
         let mut registry = Registry::default();
         let seen = Arc::<Mutex<Vec<Vec<u8>>>>::default();
         let dependencies = Dependencies {
