@@ -343,7 +343,16 @@ impl Core {
             if self.is_idle(head.stream) {
                 return Err(Fatal(ErrorCode::FRAME_SIZE_ERROR, "PRIORITY of wrong length"));
             }
-            self.fail_stream(head.stream, ErrorCode::FRAME_SIZE_ERROR, "PRIORITY of wrong length", actions);
+            if self.streams.contains_key(&head.stream) {
+                self.fail_stream(
+                    head.stream,
+                    ErrorCode::FRAME_SIZE_ERROR,
+                    "PRIORITY of wrong length",
+                    actions,
+                );
+            } else {
+                frame::rst_stream(&mut self.out, head.stream, ErrorCode::FRAME_SIZE_ERROR);
+            }
         }
         self.spend_idle(now)
     }

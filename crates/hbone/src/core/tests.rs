@@ -7,6 +7,7 @@
 )]
 
 mod client;
+mod h2spec;
 mod interleaving;
 mod recorded;
 mod server;
@@ -34,7 +35,7 @@ pub(super) struct Did {
 }
 
 #[expect(clippy::disallowed_methods, reason = "any instant will do as the beginning of a test")]
-fn epoch() -> Instant {
+pub(super) fn epoch() -> Instant {
     Instant::now()
 }
 

@@ -108,6 +108,17 @@ fn a_header_block_may_come_in_continuations_with_padding_and_priority() {
 }
 
 #[test]
+fn a_priority_of_wrong_length_is_a_fault_also_of_a_stream_that_is_over() {
+    let mut script = Script::ready();
+    script.send(&headers(1, &CONNECT, true));
+    script.core.answer(1, 503, &[], true);
+    script.frames();
+    let did = script.send(&raw(kind::PRIORITY, 0, 1, &[0; 4]));
+    assert_eq!(did.frames, ["RST_STREAM 1 FRAME_SIZE_ERROR"]);
+    assert!(did.actions.is_empty());
+}
+
+#[test]
 fn malformed_requests_are_reset_alone() {
     let with = |extra: (&'static str, &'static str)| vec![CONNECT[0], CONNECT[1], extra];
     let authority = |value: &'static str| vec![CONNECT[0], (":authority", value)];
