@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use crate::core::{Core, StreamFault};
 use crate::handshake::{HandshakeError, handshake};
 use crate::link::{Link, now};
-use crate::record::Records;
+use crate::record::Library;
 use crate::socket::Socket;
 use crate::stream::{Break, StreamCell};
 use crate::{ConnectError, ConnectionEnd, ErrorCode, OpenError, Settings, Tunnel, driver};
@@ -64,11 +64,11 @@ pub async fn connect(
     settings: &Settings,
 ) -> Result<ClientConnection, ConnectError> {
     let socket = Socket::new(tcp);
-    let mut records = Records::client(tls).map_err(ConnectError::Tls)?;
-    let plain = handshake(&socket, &mut records, settings.handshake_timeout).await?;
+    let library = Library::client(tls).map_err(ConnectError::Tls)?;
+    let secured = handshake(&socket, library, settings).await?;
     let core = Core::client(settings.clone(), now());
-    let link = Link::new(socket, core, records, settings.metrics.clone()).map_err(ConnectError::Io)?;
-    driver::start(link.clone(), plain);
+    let link = Link::new(socket, core, secured, settings.metrics.clone()).map_err(ConnectError::Io)?;
+    driver::start(link.clone());
     if let Some(end) = link.state.borrow().ended.clone() {
         return Err(ConnectError::Http2(end));
     }

@@ -44,12 +44,16 @@ struct Driver {
 
 /// Starts the driver of a connection on this thread. It ends with the connection: when the peer closes, when the
 /// handles of the connection are gone, or when the thread's `LocalSet` is dropped.
-pub(crate) fn start(link: Rc<Link>, plain: Vec<u8>) {
+pub(crate) fn start(link: Rc<Link>) {
     {
         let mut state = link.state.borrow_mut();
-        let mut actions = Vec::new();
-        state.core.receive(now(), &plain, &mut actions);
-        state.perform(actions);
+        Scratch::lend(|scratch| {
+            let carried = state.records.carry().len();
+            if let Some(front) = scratch.wire.get_mut(..carried) {
+                front.copy_from_slice(state.records.carry());
+                take(&link, &mut state, scratch, carried);
+            }
+        });
         link.flush(&mut state);
     }
     let driver = Driver { link, stage: Stage::Running, sleep: None };
@@ -58,6 +62,27 @@ pub(crate) fn start(link: Rc<Link>, plain: Vec<u8>) {
         reason = "the connection's handles are the parent: the task ends with them"
     )]
     tokio::task::spawn_local(driver);
+}
+
+/// Opens the records at the front of the thread's receive buffer and does what follows.
+fn take(link: &Link, state: &mut State, scratch: &mut Scratch, length: usize) {
+    let Scratch { wire, plain, sealed, .. } = scratch;
+    let wire = wire.get_mut(..length).unwrap_or_default();
+    sealed.clear();
+    let at = now();
+    let mut actions = Vec::new();
+    let State { core, records, .. } = &mut *state;
+    let opened = records.open(wire, plain, sealed, &mut |content| core.receive(at, content, &mut actions));
+    if !sealed.is_empty() {
+        link.send(state, sealed);
+    }
+    state.perform(actions);
+    match opened {
+        Ok(true) => state.close_after_peer(),
+        Ok(false) => {}
+        // The alert is on its way; there is nothing else to say.
+        Err(error) => state.lose(ConnectionEnd::Tls(error.to_string())),
+    }
 }
 
 impl Future for Driver {
@@ -118,7 +143,7 @@ impl Driver {
                         link.drain_sealed(&mut state);
                     }
                 }
-            } else if state.core.output().is_empty() {
+            } else if !state.has_output() {
                 break;
             } else {
                 link.flush(&mut state);
@@ -202,7 +227,7 @@ impl Driver {
         let link = self.link.clone();
         Scratch::lend(|scratch| {
             let mut state = link.state.borrow_mut();
-            let carried = state.records.carry.len();
+            let carried = state.records.carry().len();
             let Some((front, space)) = scratch.wire.split_at_mut_checked(carried) else { return };
             let read = match link.socket.read(space) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
@@ -210,23 +235,8 @@ impl Driver {
                 Ok(0) => return state.lose_now(ConnectionEnd::Vanished),
                 Ok(read) => read,
             };
-            front.copy_from_slice(&state.records.carry);
-            let wire = scratch.wire.get_mut(..carried + read).unwrap_or_default();
-            scratch.plain.clear();
-            scratch.sealed.clear();
-            let opened = state.records.open(wire, &mut scratch.plain, &mut scratch.sealed);
-            if !scratch.sealed.is_empty() {
-                link.send(&mut state, &scratch.sealed);
-            }
-            let mut actions = Vec::new();
-            state.core.receive(now(), &scratch.plain, &mut actions);
-            state.perform(actions);
-            match opened {
-                Ok(true) => state.close_after_peer(),
-                Ok(false) => {}
-                // The alert is on its way; there is nothing else to say.
-                Err(error) => state.lose(ConnectionEnd::Tls(error.to_string())),
-            }
+            front.copy_from_slice(state.records.carry());
+            take(&link, &mut state, scratch, carried + read);
         });
     }
 

@@ -4,7 +4,8 @@ use std::future::poll_fn;
 use std::io;
 use std::time::Duration;
 
-use crate::record::Records;
+use crate::Settings;
+use crate::record::{Library, RECORD, Secured, record_length};
 use crate::socket::Socket;
 
 /// What a peer may send before its handshake is complete.
@@ -20,15 +21,16 @@ pub(crate) enum HandshakeError {
     Timeout(Duration),
 }
 
-/// Runs the handshake; returns content that arrived right behind it.
+/// Runs the handshake. What was received behind it waits in the records' carry.
 pub(crate) async fn handshake(
     socket: &Socket,
-    records: &mut Records,
-    limit: Duration,
-) -> Result<Vec<u8>, HandshakeError> {
-    match tokio::time::timeout(limit, run(socket, records)).await {
+    tls: Library,
+    settings: &Settings,
+) -> Result<Secured, HandshakeError> {
+    let limit = settings.handshake_timeout;
+    match tokio::time::timeout(limit, run(socket, tls, settings.records_per_key)).await {
         Err(_) => Err(HandshakeError::Timeout(limit)),
-        Ok(Ok(plain)) => Ok(plain),
+        Ok(Ok(secured)) => Ok(secured),
         Ok(Err(error)) => {
             if matches!(error, HandshakeError::Tls(_)) {
                 linger(socket).await;
@@ -38,33 +40,53 @@ pub(crate) async fn handshake(
     }
 }
 
-async fn run(socket: &Socket, records: &mut Records) -> Result<Vec<u8>, HandshakeError> {
+async fn run(socket: &Socket, mut tls: Library, records_per_key: u64) -> Result<Secured, HandshakeError> {
     let (mut wire, mut plain, mut out) = (Vec::new(), Vec::new(), Vec::new());
+    // Received, and not yet shown to rustls.
+    let mut waiting = Vec::new();
     let mut chunk = vec![0; 8192];
     loop {
-        let closed = records.open(&mut wire, &mut plain, &mut out);
+        let closed = tls.open(&mut wire, &mut plain, &mut out);
         write_all(socket, &out).await.map_err(HandshakeError::Io)?;
         out.clear();
         if closed.map_err(HandshakeError::Tls)? {
             return Err(HandshakeError::Io(io::ErrorKind::UnexpectedEof.into()));
         }
-        if !records.is_handshaking() {
-            return Ok(plain);
+        if !tls.is_handshaking() {
+            return tls.secured(waiting, records_per_key).map_err(HandshakeError::Tls);
         }
-        wire.clone_from(&records.carry);
+        wire.clone_from(&tls.carry);
         if wire.len() > LIMIT {
             return Err(HandshakeError::Tls(rustls::Error::General("handshake too large".into())));
         }
-        match read(socket, &mut chunk).await.map_err(HandshakeError::Io)? {
-            0 => {
-                return Err(HandshakeError::Io(io::Error::new(
-                    io::ErrorKind::UnexpectedEof,
-                    "tls handshake eof",
-                )));
+        while !next_record(&mut waiting, &mut wire) {
+            match read(socket, &mut chunk).await.map_err(HandshakeError::Io)? {
+                0 => {
+                    return Err(HandshakeError::Io(io::Error::new(
+                        io::ErrorKind::UnexpectedEof,
+                        "tls handshake eof",
+                    )));
+                }
+                n => waiting.extend_from_slice(chunk.get(..n).unwrap_or_default()),
             }
-            n => wire.extend_from_slice(chunk.get(..n).unwrap_or_default()),
         }
     }
+}
+
+/// Moves one record from the front of `waiting` to the end of `wire`, or everything where that is no record: rustls
+/// knows what to say to it. `false` if more has to be received first.
+fn next_record(waiting: &mut Vec<u8>, wire: &mut Vec<u8>) -> bool {
+    let Some(first) = waiting.first() else { return false };
+    let length = match record_length(waiting) {
+        _ if !(20..=23).contains(first) => waiting.len(),
+        None => return false,
+        // Longer than any version allows.
+        Some(length) if length > RECORD + 2048 => waiting.len(),
+        Some(length) if waiting.len() < length => return false,
+        Some(length) => length,
+    };
+    wire.extend(waiting.drain(..length));
+    true
 }
 
 /// An alert is lost if the kernel answers unread bytes with a reset: read until the peer closes, within limits.

@@ -18,7 +18,7 @@ use rustls_pki_types::CertificateDer;
 
 use crate::core::fields::RequestHead;
 use crate::core::{Action, Core, Stats};
-use crate::record::Records;
+use crate::record::{Records, Secured};
 use crate::scratch::Scratch;
 use crate::socket::Socket;
 use crate::stream::{Break, StreamCell};
@@ -66,7 +66,7 @@ impl Link {
     pub(crate) fn new(
         socket: Socket,
         core: Core,
-        records: Records,
+        secured: Secured,
         metrics: Option<Arc<Metrics>>,
     ) -> io::Result<Rc<Self>> {
         if let Some(metrics) = &metrics {
@@ -75,12 +75,12 @@ impl Link {
         Ok(Rc::new(Self {
             local: socket.tcp().local_addr()?,
             peer: socket.tcp().peer_addr()?,
-            chain: records.peer_chain(),
+            chain: secured.chain,
             socket,
             metrics,
             state: RefCell::new(State {
                 core,
-                records,
+                records: secured.records,
                 sealed: Vec::new(),
                 sent: 0,
                 streams: HashMap::new(),
@@ -128,7 +128,7 @@ impl Link {
 
     /// Seals and sends the output now.
     pub(crate) fn flush(&self, state: &mut State) {
-        if state.core.output().is_empty() || state.is_blocked() {
+        if !state.has_output() || state.is_blocked() {
             return;
         }
         Scratch::lend(|scratch| {
@@ -146,29 +146,46 @@ impl Link {
         });
     }
 
-    /// Seals `frames` behind the output and sends them now.
-    pub(crate) fn send_frames(&self, state: &mut State, frames: &[u8], sealed: &mut Vec<u8>) {
-        sealed.clear();
+    /// Seals what lies in `slots` behind the output and sends it now. See [`Records::seal_slots`]; `before` is a buffer
+    /// for what leaves first.
+    pub(crate) fn send_slots(
+        &self,
+        state: &mut State,
+        slots: &mut [u8],
+        contents: impl ExactSizeIterator<Item = usize>,
+        before: &mut Vec<u8>,
+    ) {
+        before.clear();
         let State { core, records, .. } = &mut *state;
-        let first = if core.output().is_empty() { Ok(()) } else { records.seal(core.output(), sealed) };
+        let first = records.seal(core.output(), before);
         core.output().clear();
-        match first.and_then(|()| records.seal(frames, sealed)) {
-            Ok(()) => self.send(state, sealed),
+        match first.and_then(|()| records.seal_slots(slots, contents, before)) {
+            Ok(end) => self.send_both(state, before, slots.get(..end).unwrap_or_default()),
             Err(error) => state.lose_now(ConnectionEnd::Tls(error.to_string())),
         }
     }
 
     /// Sends sealed records; what the socket does not take waits.
     pub(crate) fn send(&self, state: &mut State, sealed: &[u8]) {
-        let mut rest = sealed;
+        self.send_both(state, sealed, &[]);
+    }
+
+    fn send_both(&self, state: &mut State, first: &[u8], second: &[u8]) {
+        let mut sent = 0;
         if !state.is_blocked() {
-            match self.socket.write(sealed) {
-                Ok(written) => rest = sealed.get(written..).unwrap_or_default(),
+            let written = match (first, second) {
+                (one, []) | ([], one) => self.socket.write(one),
+                _ => self.socket.write_vectored(&[IoSlice::new(first), IoSlice::new(second)]),
+            };
+            match written {
+                Ok(written) => sent = written,
                 Err(error) => return state.lose_now(ConnectionEnd::Io(error.to_string(), error.kind())),
             }
         }
-        if !rest.is_empty() {
-            state.sealed.extend_from_slice(rest);
+        if sent < first.len() + second.len() {
+            state.sealed.extend_from_slice(first.get(sent..).unwrap_or_default());
+            let sent = sent.saturating_sub(first.len());
+            state.sealed.extend_from_slice(second.get(sent..).unwrap_or_default());
             state.kick();
         }
     }
@@ -218,6 +235,11 @@ impl State {
         if let Some(driver) = &self.driver {
             driver.wake_by_ref();
         }
+    }
+
+    /// There is something to be sealed and sent.
+    pub(crate) fn has_output(&mut self) -> bool {
+        !self.core.output().is_empty() || self.records.owes()
     }
 
     /// Sealed records wait for the socket: nobody adds to them.

@@ -1,238 +1,110 @@
-//! TLS records by rustls, without buffers of its own: the seam where another record layer can take over after the
-//! handshake.
+//! TLS records: rustls' while the handshake runs and for TLS 1.2, our own in place for TLS 1.3 after it.
+//!
+//! The switch happens between two records: the handshake is fed one record at a time, so rustls has never seen a
+//! record under the application's keys, and whatever it had to send (Finished, tickets) has been sent and counted.
+
+mod capture;
+mod library;
+mod protection;
+mod schedule;
+mod session;
 
 use std::sync::Arc;
 
-use rustls::Error;
-use rustls::client::UnbufferedClientConnection;
-use rustls::server::UnbufferedServerConnection;
-use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
-use rustls_pki_types::{CertificateDer, ServerName};
+use rustls_pki_types::CertificateDer;
 
-/// What a record adds to at most 16,384 octets of content in TLS 1.3 and 1.2, generously.
-const RECORD_OVERHEAD: usize = 64;
+pub(crate) use library::Library;
+pub(crate) use protection::{HEADER, RECORD, record_length};
+pub(crate) use session::{RecordFault, Session};
 
-/// Largest content of a record.
-const RECORD_CONTENT: usize = 16_384;
-
-/// One side of one TLS connection.
-pub(crate) struct Records {
-    tls: Tls,
-    /// Received bytes that could not be opened yet: the start of a record, or records that hold the start of a
-    /// handshake message. rustls keeps positions in them, so it must see them with every call.
-    pub(crate) carry: Vec<u8>,
+/// The records of one connection that is up.
+#[derive(Debug)]
+pub(crate) enum Records {
+    /// TLS 1.2, or a suite we do not know.
+    Library(Box<Library>),
+    /// TLS 1.3.
+    Own(Box<Session>),
 }
 
-enum Tls {
-    Client(Box<UnbufferedClientConnection>),
-    Server(Box<UnbufferedServerConnection>),
-}
-
-impl std::fmt::Debug for Records {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self.tls {
-            Tls::Client(_) => "Records::Client",
-            Tls::Server(_) => "Records::Server",
-        })
-    }
-}
-
-/// What one step of rustls asks for.
-enum Step {
-    Again,
-    NeedInput,
-    Closed,
+/// A handshake that is complete.
+#[derive(Debug)]
+pub(crate) struct Secured {
+    pub(crate) records: Records,
+    /// The certificates of the peer, leaf first.
+    pub(crate) chain: Arc<[CertificateDer<'static>]>,
 }
 
 impl Records {
-    /// A client. No server name is sent: who the peer must be is in the configuration's verifier.
-    pub(crate) fn client(config: Arc<rustls::ClientConfig>) -> Result<Self, Error> {
-        let nobody = ServerName::IpAddress(std::net::Ipv4Addr::UNSPECIFIED.into());
-        let tls = UnbufferedClientConnection::new(config, nobody)?;
-        Ok(Self { tls: Tls::Client(Box::new(tls)), carry: Vec::new() })
-    }
-
-    pub(crate) fn server(config: Arc<rustls::ServerConfig>) -> Result<Self, Error> {
-        let tls = UnbufferedServerConnection::new(config)?;
-        Ok(Self { tls: Tls::Server(Box::new(tls)), carry: Vec::new() })
-    }
-
-    pub(crate) fn is_handshaking(&self) -> bool {
-        match &self.tls {
-            Tls::Client(tls) => tls.is_handshaking(),
-            Tls::Server(tls) => tls.is_handshaking(),
+    /// Received bytes that could not be opened yet; they go in front of what is received next.
+    pub(crate) fn carry(&self) -> &[u8] {
+        match self {
+            Self::Library(tls) => &tls.carry,
+            Self::Own(session) => session.carry(),
         }
     }
 
-    pub(crate) fn peer_chain(&self) -> Arc<[CertificateDer<'static>]> {
-        let chain = match &self.tls {
-            Tls::Client(tls) => tls.peer_certificates(),
-            Tls::Server(tls) => tls.peer_certificates(),
-        };
-        chain.unwrap_or_default().iter().map(|der| der.clone().into_owned()).collect()
-    }
-
-    /// Opens the whole records at the front of `wire`, which begins with what was carried: their content is appended
-    /// to `plain`; what TLS itself has to say (handshake, key update, alert) is appended to `out`, also when the
-    /// result is an error. What cannot be opened yet is carried. `true` if the peer has sent close_notify.
-    pub(crate) fn open(
+    /// Opens the whole records at the front of `wire`, which begins with what was carried, and passes their content
+    /// on in order: as it lies in `wire` where the records are ours, in `plain` otherwise. What TLS itself has to say
+    /// (an alert, say) is appended to `out`, also when the result is an error. What cannot be opened yet is carried.
+    /// `true` if the peer has sent close_notify.
+    pub(crate) fn open<'w>(
         &mut self,
-        wire: &mut [u8],
-        plain: &mut Vec<u8>,
+        wire: &'w mut [u8],
+        plain: &'w mut Vec<u8>,
         out: &mut Vec<u8>,
-    ) -> Result<bool, Error> {
-        let mut consumed = 0;
-        let closed = loop {
-            let rest = wire.get_mut(consumed..).unwrap_or_default();
-            let (discard, step) = self.step(rest, plain, out);
-            consumed += discard;
-            match step {
-                Ok(Step::Again) => {}
-                Ok(Step::NeedInput) => break false,
-                Ok(Step::Closed) => break true,
-                Err(error) => {
-                    // rustls has an alert for the peer; asked once more than that it would fail once more.
-                    while self.has_output() {
-                        let rest = wire.get_mut(consumed..).unwrap_or_default();
-                        consumed += self.step(rest, plain, out).0;
-                    }
-                    return Err(error);
-                }
+        deliver: &mut dyn FnMut(&'w [u8]),
+    ) -> Result<bool, RecordFault> {
+        match self {
+            Self::Library(tls) => {
+                plain.clear();
+                let opened = tls.open(wire, plain, out).map_err(RecordFault::Library);
+                deliver(plain);
+                opened
             }
-        };
-        let rest = wire.get(consumed..).unwrap_or_default();
-        if rest.is_empty() {
-            self.carry = Vec::new();
-        } else {
-            self.carry.clear();
-            self.carry.extend_from_slice(rest);
-        }
-        Ok(closed)
-    }
-
-    fn step(
-        &mut self,
-        rest: &mut [u8],
-        plain: &mut Vec<u8>,
-        out: &mut Vec<u8>,
-    ) -> (usize, Result<Step, Error>) {
-        match &mut self.tls {
-            Tls::Client(tls) => take_step(tls.process_tls_records(rest), plain, out),
-            Tls::Server(tls) => take_step(tls.process_tls_records(rest), plain, out),
+            Self::Own(session) => session.open(wire, out, deliver),
         }
     }
 
-    fn has_output(&self) -> bool {
-        match &self.tls {
-            Tls::Client(tls) => tls.wants_write(),
-            Tls::Server(tls) => tls.wants_write(),
-        }
+    /// There is something to be sealed though nobody wrote: the peer waits for our key update.
+    pub(crate) fn owes(&self) -> bool {
+        matches!(self, Self::Own(session) if session.owes_update())
     }
 
     /// Seals `plain` into records of full size and appends them to `out`.
-    pub(crate) fn seal(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
-        let records = plain.len().div_ceil(RECORD_CONTENT) + 1;
-        self.write(Output::Data(plain), plain.len() + records * RECORD_OVERHEAD, out)
+    pub(crate) fn seal(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Result<(), RecordFault> {
+        match self {
+            Self::Library(_) if plain.is_empty() => Ok(()),
+            Self::Library(tls) => tls.seal(plain, out).map_err(RecordFault::Library),
+            Self::Own(session) => session.seal(plain, out),
+        }
+    }
+
+    /// Seals the contents of consecutive slots of [`RECORD`] octets, each with [`HEADER`] octets of room before
+    /// its content and room for the record's end behind; all but the last are full. What has to be sent before them is appended to
+    /// `before`; returns how many octets of `slots` are to be sent after it.
+    pub(crate) fn seal_slots(
+        &mut self,
+        slots: &mut [u8],
+        contents: impl ExactSizeIterator<Item = usize>,
+        before: &mut Vec<u8>,
+    ) -> Result<usize, RecordFault> {
+        match self {
+            Self::Library(tls) => {
+                for (slot, content) in slots.chunks(RECORD).zip(contents) {
+                    let content = slot.get(HEADER..HEADER + content).unwrap_or_default();
+                    tls.seal(content, before).map_err(RecordFault::Library)?;
+                }
+                Ok(0)
+            }
+            Self::Own(session) => session.seal_slots(slots, contents, before),
+        }
     }
 
     /// Appends a close_notify to `out`.
     pub(crate) fn close_notify(&mut self, out: &mut Vec<u8>) {
-        // A connection that failed cannot say goodbye.
-        let _ = self.write(Output::CloseNotify, 2 * RECORD_OVERHEAD, out);
-    }
-
-    fn write(&mut self, output: Output<'_>, room: usize, out: &mut Vec<u8>) -> Result<(), Error> {
-        let mut end = out.len();
-        out.resize(end + room, 0);
-        let result = loop {
-            let space = out.get_mut(end..).unwrap_or_default();
-            let carry = &mut self.carry;
-            let step = match &mut self.tls {
-                Tls::Client(tls) => write_step(tls.process_tls_records(carry), &output, space),
-                Tls::Server(tls) => write_step(tls.process_tls_records(carry), &output, space),
-            };
-            match step {
-                Ok((written, done)) => {
-                    end += written;
-                    if done {
-                        break Ok(());
-                    }
-                }
-                Err(error) => break Err(error),
-            }
-        };
-        out.truncate(end);
-        result
-    }
-}
-
-enum Output<'a> {
-    Data(&'a [u8]),
-    CloseNotify,
-}
-
-/// Handles one state while receiving; returns how much of the input is done with.
-fn take_step<Data>(
-    status: UnbufferedStatus<'_, '_, Data>,
-    plain: &mut Vec<u8>,
-    out: &mut Vec<u8>,
-) -> (usize, Result<Step, Error>) {
-    let UnbufferedStatus { mut discard, state } = status;
-    let step = match state {
-        Err(error) => Err(error),
-        Ok(ConnectionState::ReadTraffic(mut traffic)) => loop {
-            match traffic.next_record() {
-                None => break Ok(Step::Again),
-                Some(Err(error)) => break Err(error),
-                Some(Ok(record)) => {
-                    discard += record.discard;
-                    plain.extend_from_slice(record.payload);
-                }
-            }
-        },
-        Ok(ConnectionState::EncodeTlsData(mut message)) => {
-            let start = out.len();
-            if let Err(EncodeError::InsufficientSize(size)) = message.encode(&mut []) {
-                out.resize(start + size.required_size, 0);
-                // Cannot fail: the room is what was asked for.
-                let _ = message.encode(out.get_mut(start..).unwrap_or_default());
-            }
-            Ok(Step::Again)
+        match self {
+            Self::Library(tls) => tls.close_notify(out),
+            Self::Own(session) => session.close_notify(out),
         }
-        Ok(ConnectionState::TransmitTlsData(sent)) => {
-            // What was encoded lies in `out`, in order; the caller sends it before anything else.
-            sent.done();
-            Ok(Step::Again)
-        }
-        Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => Ok(Step::Closed),
-        Ok(ConnectionState::WriteTraffic(_) | ConnectionState::BlockedHandshake) => Ok(Step::NeedInput),
-        // Early data is never offered nor accepted.
-        Ok(_) => Err(Error::General("early data".into())),
-    };
-    (discard, step)
-}
-
-/// Handles one state while sending; returns how much was written, and whether it was the wanted output.
-fn write_step<Data>(
-    status: UnbufferedStatus<'_, '_, Data>,
-    output: &Output<'_>,
-    space: &mut [u8],
-) -> Result<(usize, bool), Error> {
-    match status.state? {
-        ConnectionState::WriteTraffic(mut traffic) => match output {
-            Output::Data(plain) => traffic.encrypt(plain, space),
-            Output::CloseNotify => traffic.queue_close_notify(space),
-        }
-        .map(|written| (written, true))
-        .map_err(|_| Error::EncryptError),
-        ConnectionState::EncodeTlsData(mut message) => {
-            message.encode(space).map(|written| (written, false)).map_err(|_| Error::EncryptError)
-        }
-        ConnectionState::TransmitTlsData(sent) => {
-            sent.done();
-            Ok((0, false))
-        }
-        ConnectionState::PeerClosed => Ok((0, false)),
-        _ => Err(Error::EncryptError),
     }
 }

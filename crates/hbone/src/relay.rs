@@ -14,8 +14,9 @@ use std::task::{Context, Poll, ready};
 
 use tokio::net::TcpStream;
 
-use crate::core::frame::HEADER;
+use crate::core::frame;
 use crate::core::{Capacity, DATA_PAYLOAD, StreamFault};
+use crate::record;
 use crate::scratch::{SLOT, SLOTS, Scratch};
 use crate::socket::Socket;
 use crate::stream::Break;
@@ -23,6 +24,10 @@ use crate::{ErrorCode, Tunnel, TunnelError};
 
 /// Reads up to this size wait for the end of the tick.
 const SMALL: usize = 4096;
+
+/// Where a DATA frame lies in its slot, and where its payload does.
+const FRAME: usize = record::HEADER;
+const PAYLOAD: usize = FRAME + frame::HEADER;
 
 /// Reads in a row before the other tasks of the thread get a turn.
 const TURNS: usize = 4;
@@ -185,7 +190,8 @@ impl Relay {
         };
         let wanted = room.min(self.slots * DATA_PAYLOAD);
         Scratch::lend(|scratch| {
-            let read = match read_into_slots(&self.app, &mut scratch.frames, wanted) {
+            let slots = &mut scratch.slots;
+            let read = match read_into_slots(&self.app, slots, wanted) {
                 Ok(0) => return Pumped::Eof,
                 Ok(read) => read,
                 Err(error) => return Pumped::Failed(error),
@@ -195,18 +201,17 @@ impl Relay {
                 let head = state.core.data(cell.id, read, false);
                 let out = state.core.output();
                 out.extend_from_slice(&head);
-                out.extend_from_slice(scratch.frames.get(HEADER..HEADER + read).unwrap_or_default());
+                out.extend_from_slice(slots.get(PAYLOAD..PAYLOAD + read).unwrap_or_default());
                 state.kick();
             } else {
-                for (slot, payload) in scratch.frames.chunks_mut(SLOT).zip(payload_lengths(read)) {
+                for (slot, payload) in slots.chunks_mut(SLOT).zip(payload_lengths(read)) {
                     let head = state.core.data(cell.id, payload, false);
-                    if let Some(space) = slot.first_chunk_mut::<HEADER>() {
-                        *space = head;
+                    if let Some(space) = slot.get_mut(FRAME..PAYLOAD) {
+                        space.copy_from_slice(&head);
                     }
                 }
-                let frames = read + HEADER * read.div_ceil(DATA_PAYLOAD);
-                let frames = scratch.frames.get(..frames).unwrap_or_default();
-                link.send_frames(&mut state, frames, &mut scratch.sealed);
+                let frames = payload_lengths(read).map(|payload| frame::HEADER + payload);
+                link.send_slots(&mut state, slots, frames, &mut scratch.sealed);
             }
             self.slots =
                 if read < wanted { read.div_ceil(DATA_PAYLOAD) } else { (self.slots * 2).min(SLOTS) };
@@ -239,21 +244,21 @@ impl Relay {
     }
 }
 
-/// Reads up to `wanted` octets into the payloads of consecutive slots, leaving room for frame headers.
-fn read_into_slots(app: &Socket, frames: &mut [u8], wanted: usize) -> io::Result<usize> {
+/// Reads up to `wanted` octets into the payloads of consecutive slots, leaving room for what surrounds them.
+fn read_into_slots(app: &Socket, slots: &mut [u8], wanted: usize) -> io::Result<usize> {
     if wanted <= DATA_PAYLOAD {
-        return app.read(frames.get_mut(HEADER..HEADER + wanted).unwrap_or_default());
+        return app.read(slots.get_mut(PAYLOAD..PAYLOAD + wanted).unwrap_or_default());
     }
     let mut payloads: [IoSliceMut<'_>; SLOTS] = std::array::from_fn(|_| IoSliceMut::new(&mut []));
     let mut used = 0;
-    for ((slot, length), payload) in frames.chunks_mut(SLOT).zip(payload_lengths(wanted)).zip(&mut payloads) {
-        *payload = IoSliceMut::new(slot.get_mut(HEADER..HEADER + length).unwrap_or_default());
+    for ((slot, length), payload) in slots.chunks_mut(SLOT).zip(payload_lengths(wanted)).zip(&mut payloads) {
+        *payload = IoSliceMut::new(slot.get_mut(PAYLOAD..PAYLOAD + length).unwrap_or_default());
         used += 1;
     }
     app.read_vectored(payloads.get_mut(..used).unwrap_or_default())
 }
 
 /// Full payloads, and the rest.
-fn payload_lengths(total: usize) -> impl Iterator<Item = usize> {
+fn payload_lengths(total: usize) -> impl ExactSizeIterator<Item = usize> {
     (0..total.div_ceil(DATA_PAYLOAD)).map(move |i| (total - i * DATA_PAYLOAD).min(DATA_PAYLOAD))
 }

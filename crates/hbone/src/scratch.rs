@@ -2,11 +2,13 @@
 
 use std::cell::Cell;
 
+use crate::record::RECORD;
+
 /// TLS records (and DATA frames) filled by one read of an application's socket.
 pub(crate) const SLOTS: usize = 16;
 
-/// Octets of one slot: a DATA frame that fills a TLS record.
-pub(crate) const SLOT: usize = 16_384;
+/// Octets of one slot: a TLS record that a DATA frame fills.
+pub(crate) const SLOT: usize = RECORD;
 
 /// Octets asked of a tunnel's socket at a time, and room for the record that was incomplete before.
 const RECEIVE: usize = SLOTS * SLOT + SLOT + 512;
@@ -18,8 +20,8 @@ pub(crate) struct Scratch {
     pub(crate) wire: Vec<u8>,
     /// Their content.
     pub(crate) plain: Vec<u8>,
-    /// DATA frames to be sealed, one per slot.
-    pub(crate) frames: Vec<u8>,
+    /// Records to be sealed in place, one per slot.
+    pub(crate) slots: Vec<u8>,
     /// Records to be sent.
     pub(crate) sealed: Vec<u8>,
 }
@@ -35,7 +37,7 @@ impl Scratch {
             Box::new(Self {
                 wire: vec![0; RECEIVE],
                 plain: Vec::with_capacity(RECEIVE),
-                frames: vec![0; SLOTS * SLOT],
+                slots: vec![0; SLOTS * SLOT],
                 sealed: Vec::with_capacity(SLOTS * (SLOT + 64) + 64),
             })
         });

@@ -13,7 +13,7 @@ use crate::core::Core;
 use crate::core::fields::RequestHead;
 use crate::handshake::{HandshakeError, handshake};
 use crate::link::{Link, now};
-use crate::record::Records;
+use crate::record::Library;
 use crate::socket::Socket;
 use crate::{AcceptError, ConnectionEnd, Settings, Tunnel, driver};
 
@@ -32,11 +32,11 @@ pub async fn accept(
     settings: &Settings,
 ) -> Result<ServerConnection, AcceptError> {
     let socket = Socket::new(tcp);
-    let mut records = Records::server(tls).map_err(AcceptError::Tls)?;
-    let plain = handshake(&socket, &mut records, settings.handshake_timeout).await?;
+    let library = Library::server(tls).map_err(AcceptError::Tls)?;
+    let secured = handshake(&socket, library, settings).await?;
     let core = Core::server(settings.clone(), now());
-    let link = Link::new(socket, core, records, settings.metrics.clone()).map_err(AcceptError::Io)?;
-    driver::start(link.clone(), plain);
+    let link = Link::new(socket, core, secured, settings.metrics.clone()).map_err(AcceptError::Io)?;
+    driver::start(link.clone());
     Ok(ServerConnection { link })
 }
 

@@ -32,6 +32,9 @@ pub struct Settings {
     pub answer_timeout: Duration,
     /// How long a drain waits for the answer to its PING before it fixes the last stream.
     pub drain_probe: Duration,
+    /// TLS 1.3 records we seal under one key before we update it. The limit of the cipher suite holds where it is
+    /// lower (RFC 8446 section 5.5).
+    pub records_per_key: u64,
     /// Bounds on frames that cost us more than they cost the sender.
     pub budgets: Budgets,
     /// Where connections made with these settings are counted.
@@ -53,6 +56,7 @@ impl Default for Settings {
             handshake_timeout: Duration::from_secs(10),
             answer_timeout: Duration::from_secs(30),
             drain_probe: Duration::from_secs(1),
+            records_per_key: u64::MAX,
             budgets: Budgets::default(),
             metrics: None,
         }
