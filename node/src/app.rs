@@ -175,6 +175,7 @@ async fn serve(config: Config, logging: &Logging) -> Result<ExitCode, StartError
         self_test(config.packet_mark)?;
     }
     let settings = Arc::new(Settings::new(&config));
+    metrics.show_tunnels(&settings.hbone);
     threads.equip(|| Equipment {
         mesh: mesh.clone(),
         certificates: certificates.clone(),

@@ -129,6 +129,8 @@ pub(crate) struct Http2 {
     pub(crate) stream_window: u32,
     pub(crate) connection_window: u32,
     pub(crate) frame_size: u32,
+    /// Octets that all tunnels may hold together.
+    pub(crate) memory: u64,
 }
 
 /// Pool of tunnels.

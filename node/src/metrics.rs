@@ -5,6 +5,7 @@
 
 mod labels;
 mod traffic;
+mod tunnels;
 
 use std::fmt;
 use std::sync::atomic::AtomicU64;
@@ -36,6 +37,7 @@ struct Sections {
     traffic: Registry,
     dns: Registry,
     pods: Registry,
+    tunnels: Registry,
 }
 
 /// Counts of pods, shown as `workload_manager_*`.
@@ -87,6 +89,13 @@ impl Metrics {
         self.traffic.shard()
     }
 
+    /// Shows what tunnels of these settings count.
+    pub(crate) fn show_tunnels(&mut self, settings: &hbone::Settings) {
+        if let (Some(metrics), Some(memory)) = (settings.metrics.clone(), settings.memory.clone()) {
+            self.sections.tunnels.register_collector(Box::new(tunnels::Tunnels { metrics, memory }));
+        }
+    }
+
     /// The page in OpenMetrics text.
     pub(crate) fn render(&self) -> String {
         // Writing to a string fails only by the fault of a collector; what is complete is shown.
@@ -94,9 +103,9 @@ impl Metrics {
     }
 
     fn sections(&self) -> Result<String, fmt::Error> {
-        let Sections { process, build, discovery, traffic, dns, pods } = &self.sections;
+        let Sections { process, build, discovery, traffic, dns, pods, tunnels } = &self.sections;
         let mut page = String::with_capacity(16 * 1024);
-        for section in [process, build, discovery, traffic, dns, pods] {
+        for section in [process, build, discovery, traffic, dns, pods, tunnels] {
             text::encode_registry(&mut page, section)?;
         }
         text::encode_eof(&mut page)?;

@@ -1,6 +1,7 @@
 //! What the traffic paths take from the configuration.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use net::socket::{DialOptions, Keepalive, ListenOptions, Transparent};
@@ -11,6 +12,8 @@ use crate::config::{Config, DnsAddress, ResolverSettings};
 pub(crate) const DIAL_LIMIT: Duration = Duration::from_secs(10);
 /// How long a connection waits for its own pod to be known to discovery.
 pub(crate) const LOCAL_WORKLOAD_LIMIT: Duration = Duration::from_secs(5);
+/// Full windows for which a tunnel has memory, however large they are set.
+const WINDOWS_PER_TUNNEL: u64 = 24;
 /// Connections the kernel completes before they are accepted.
 const BACKLOG: u32 = 1024;
 
@@ -55,6 +58,14 @@ impl Settings {
                 connection_window: config.http2.connection_window,
                 max_frame_size: config.http2.frame_size,
                 client_streams: u32::from(config.pool.max_streams_per_connection),
+                budgets: hbone::Budgets {
+                    tunnel_memory: hbone::Budgets::default()
+                        .tunnel_memory
+                        .max(WINDOWS_PER_TUNNEL * u64::from(config.http2.stream_window)),
+                    ..hbone::Budgets::default()
+                },
+                metrics: Some(Arc::default()),
+                memory: Some(Arc::new(hbone::Memory::new(config.http2.memory))),
                 ..hbone::Settings::default()
             },
             pool_idle: config.pool.unused_release_timeout,

@@ -147,6 +147,7 @@ impl Node {
         drop(subscriber);
         let mut threads = Threads::start(2).unwrap();
         let mut metrics = Metrics::new("unknown", threads.event_loops(), true);
+        metrics.show_tunnels(&settings.hbone);
         let dns_metrics = crate::dns::Metrics::new(metrics.dns());
         threads.equip(|| Equipment {
             mesh: mesh_handle.clone(),

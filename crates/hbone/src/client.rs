@@ -67,7 +67,7 @@ pub async fn connect(
     let library = Library::client(tls).map_err(ConnectError::Tls)?;
     let secured = handshake(&socket, library, settings).await?;
     let core = Core::client(settings.clone(), now());
-    let link = Link::new(socket, core, secured, settings.metrics.clone()).map_err(ConnectError::Io)?;
+    let link = Link::new(socket, core, secured, settings).map_err(ConnectError::Io)?;
     driver::start(link.clone());
     if let Some(end) = link.state.borrow().ended.clone() {
         return Err(ConnectError::Http2(end));
@@ -124,6 +124,10 @@ impl ClientConnection {
             }
             if state.core.is_going_away() {
                 return Poll::Ready(Err(OpenError::NotProcessed(ErrorCode::NO_ERROR)));
+            }
+            if state.core.is_pressed() {
+                state.core.note_pressed();
+                return Poll::Ready(Err(OpenError::OutOfMemory));
             }
             if !state.core.fits(&request.authority, &request.headers) {
                 return Poll::Ready(Err(OpenError::RequestTooLarge));

@@ -18,11 +18,12 @@ mod receive;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod window;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
-use crate::{ConnectionEnd, ErrorCode, Settings};
+use crate::{ConnectionEnd, ErrorCode, Limit, Settings};
 use budget::Bucket;
 use fields::{AnswerHead, RequestHead};
 use frame::{DEFAULT_WINDOW, HEADER, MAX_31, flag, kind, setting};
@@ -36,6 +37,7 @@ const REMEMBERED: usize = 256;
 
 const LIVENESS: [u8; 8] = *b"culvert?";
 const DRAIN: [u8; 8] = *b"culvert.";
+const RTT: [u8; 8] = *b"culvert!";
 
 /// Which side of the connection this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,7 +94,6 @@ pub(crate) struct Stats {
     pub(crate) resets_received: u64,
     pub(crate) resets_sent: u64,
     pub(crate) refused: u64,
-    pub(crate) floods: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -115,6 +116,8 @@ struct Peer {
     max_streams: Option<u32>,
     max_header_list: Option<u32>,
     goaway: Option<ErrorCode>,
+    /// No stream was granted more than this over the initial window.
+    most_granted: i64,
 }
 
 /// How a stream that is no longer kept came to its end.
@@ -142,6 +145,7 @@ struct Buckets {
     pings: Bucket,
     stale_frames: Bucket,
     idle_frames: Bucket,
+    small_windows: Bucket,
 }
 
 /// The protocol state of one connection.
@@ -167,9 +171,20 @@ pub(crate) struct Core {
     peer: Peer,
     send_window: i64,
     recv_window: i64,
+    /// Received, but not yet given back to the connection's window.
     uncredited: u32,
-    /// The peer has acknowledged our SETTINGS; until then it may count on the default window.
-    acknowledged: bool,
+    /// Handed to owners and not yet consumed, all streams.
+    buffered: u64,
+    path: window::Path,
+    /// The window our last SETTINGS give to a stream, and those the peer has not acknowledged.
+    announced: u32,
+    unacknowledged: VecDeque<u32>,
+    /// The largest window that the peer may take a stream to begin with.
+    enforced: u32,
+    /// The process is short of memory.
+    pressed: bool,
+    /// Budgets exceeded and not yet counted.
+    exceeded: Vec<(Limit, u64)>,
     drain: Drain,
     /// New streams are refused because of a flood.
     shedding: bool,
@@ -238,11 +253,18 @@ impl Core {
                 max_streams: None,
                 max_header_list: None,
                 goaway: None,
+                most_granted: 0,
             },
             send_window: i64::from(DEFAULT_WINDOW),
             recv_window: i64::from(DEFAULT_WINDOW),
             uncredited: 0,
-            acknowledged: false,
+            buffered: 0,
+            path: window::Path::default(),
+            announced: settings.stream_window,
+            unacknowledged: VecDeque::from([settings.stream_window]),
+            enforced: settings.stream_window.max(DEFAULT_WINDOW),
+            pressed: false,
+            exceeded: Vec::new(),
             drain: Drain::None,
             shedding: false,
             released: false,
@@ -256,6 +278,7 @@ impl Core {
                 pings: Bucket::new(budgets.pings, now),
                 stale_frames: Bucket::new(budgets.stale_frames, now),
                 idle_frames: Bucket::new(budgets.idle_frames, now),
+                small_windows: Bucket::new(budgets.small_windows, now),
             },
             stats: Stats::default(),
             settings,
@@ -276,6 +299,11 @@ impl Core {
         self.open_streams
     }
 
+    /// When the peer last sent anything.
+    pub(crate) fn last_heard(&self) -> Instant {
+        self.last_heard
+    }
+
     pub(crate) fn role(&self) -> Role {
         self.role
     }
@@ -287,12 +315,16 @@ impl Core {
 
     /// Client: no stream may be opened any more.
     pub(crate) fn is_going_away(&self) -> bool {
-        self.ended || self.peer.goaway.is_some() || self.released || self.next_stream > MAX_31
+        self.ended
+            || self.peer.goaway.is_some()
+            || self.released
+            || self.shedding
+            || self.next_stream > MAX_31
     }
 
     /// Client: a stream may be opened now.
     pub(crate) fn has_room(&self) -> bool {
-        !self.is_going_away() && self.open_streams < self.stream_limit()
+        !self.is_going_away() && self.open_streams < self.stream_limit() && !self.is_full()
     }
 
     /// Client: how many streams may be open at a time, as far as is known.
@@ -358,7 +390,8 @@ impl Core {
     pub(crate) fn capacity(&self, stream: u32) -> Capacity {
         match self.streams.get(&stream) {
             Some(state) if state.send_open && !self.ended => {
-                Capacity::Octets(usize::try_from(state.send_window.min(self.send_window)).unwrap_or(0))
+                let own = state.granted + i64::from(self.peer.initial_window);
+                Capacity::Octets(usize::try_from(own.min(self.send_window)).unwrap_or(0))
             }
             _ => Capacity::Closed,
         }
@@ -381,7 +414,7 @@ impl Core {
         let octets = i64::try_from(length).unwrap_or(0);
         self.send_window -= octets;
         if let Some(state) = self.streams.get_mut(&stream) {
-            state.send_window -= octets;
+            state.granted -= octets;
         }
         if end_stream {
             self.end_sending(stream);
@@ -404,43 +437,6 @@ impl Core {
         self.settle(stream);
     }
 
-    /// The owner has consumed payload: it is given back to the peer's windows.
-    pub(crate) fn consumed(&mut self, stream: u32, octets: usize) {
-        let Some(state) = self.streams.get_mut(&stream) else { return };
-        let octets = u32::try_from(octets)
-            .unwrap_or(u32::MAX)
-            .min(u32::try_from(state.unconsumed).unwrap_or(u32::MAX));
-        state.unconsumed -= u64::from(octets);
-        let full = self.settings.stream_window;
-        if state.recv_open {
-            state.uncredited += octets;
-            if state.uncredited >= full / 2 {
-                let increment = std::mem::take(&mut state.uncredited);
-                state.recv_window += i64::from(increment);
-                frame::window_update(&mut self.out, stream, increment);
-            }
-        }
-        self.credit_connection(octets);
-        self.settle(stream);
-    }
-
-    fn credit_connection(&mut self, octets: u32) {
-        self.uncredited += octets;
-        if self.uncredited >= self.settings.connection_window / 2 && !self.ended {
-            let increment = std::mem::take(&mut self.uncredited);
-            self.recv_window += i64::from(increment);
-            frame::window_update(&mut self.out, 0, increment);
-        }
-    }
-
-    fn widen_connection(&mut self) {
-        let increment = self.settings.connection_window.saturating_sub(DEFAULT_WINDOW);
-        if increment > 0 {
-            frame::window_update(&mut self.out, 0, increment);
-            self.recv_window += i64::from(increment);
-        }
-    }
-
     /// Ends a stream at once. A stream that is over already is left alone.
     pub(crate) fn reset(&mut self, stream: u32, code: ErrorCode) {
         if !self.ended && self.streams.get(&stream).is_some_and(Stream::is_open) {
@@ -458,13 +454,13 @@ impl Core {
     }
 
     fn insert(&mut self, stream: u32, now: Instant) {
-        let window = i64::from(self.peer.initial_window);
-        let own = self.settings.stream_window;
-        let own = if self.acknowledged { own } else { own.max(DEFAULT_WINDOW) };
-        let state = Stream::new(window, own, self.settings.budgets.empty_data, now);
+        let state = Stream::new(self.announced, self.enforced, &self.settings.budgets, now);
         self.streams.insert(stream, state);
         self.open_streams += 1;
         self.stats.streams += 1;
+        if self.peer.known {
+            self.lower_announcement();
+        }
     }
 
     /// Lets a stream go that both sides have ended and whose payload is consumed.
@@ -487,7 +483,8 @@ impl Core {
         if !state.left_the_count {
             self.open_streams -= 1;
         }
-        self.credit_connection(u32::try_from(state.unconsumed).unwrap_or(u32::MAX));
+        self.buffered -= state.unconsumed;
+        self.credit_connection(0);
         self.remember(stream, how);
     }
 
@@ -496,6 +493,19 @@ impl Core {
             self.over.pop_front();
         }
         self.over.push_back((stream, how));
+    }
+
+    /// The peer went beyond a budget.
+    fn note_excess(&mut self, limit: Limit) {
+        match self.exceeded.iter_mut().find(|(known, _)| *known == limit) {
+            Some((_, times)) => *times += 1,
+            None => self.exceeded.push((limit, 1)),
+        }
+    }
+
+    /// Budgets that were exceeded since the last call, and how often.
+    pub(crate) fn take_exceeded(&mut self) -> Vec<(Limit, u64)> {
+        std::mem::take(&mut self.exceeded)
     }
 
     fn how_over(&self, stream: u32) -> Option<Over> {

@@ -227,6 +227,9 @@ pub enum OpenError {
     /// The request does not fit what HTTP/2 or this peer can carry.
     #[error("h2 failed: request headers too large")]
     RequestTooLarge,
+    /// The tunnels of this process hold more than its [`crate::Memory`] allows: no new ones.
+    #[error("h2 failed: tunnels hold too much memory")]
+    OutOfMemory,
 }
 
 impl OpenError {
@@ -244,6 +247,7 @@ impl OpenError {
             Self::ConnectionEnded(end) => end.code(),
             Self::AnswerTimeout(_) => "hbone-answer-timeout",
             Self::RequestTooLarge => "hbone-request-too-large",
+            Self::OutOfMemory => "hbone-out-of-memory",
         }
     }
 }

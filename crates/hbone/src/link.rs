@@ -22,7 +22,7 @@ use crate::record::{Records, Secured};
 use crate::scratch::Scratch;
 use crate::socket::Socket;
 use crate::stream::{Break, StreamCell};
-use crate::{ConnectionEnd, Metrics};
+use crate::{ConnectionEnd, Memory, Metrics, Settings};
 
 /// Output of the core above which it is sealed without waiting for the end of the tick.
 const EAGER: usize = 64 << 10;
@@ -35,6 +35,7 @@ pub(crate) struct Link {
     pub(crate) peer: SocketAddr,
     pub(crate) chain: Arc<[CertificateDer<'static>]>,
     metrics: Option<Arc<Metrics>>,
+    memory: Option<Arc<Memory>>,
     pub(crate) state: RefCell<State>,
 }
 
@@ -56,6 +57,16 @@ pub(crate) struct State {
     pub(crate) idle_limit: Option<Duration>,
     pub(crate) idle_since: Option<Instant>,
     counted: Stats,
+    /// What the process's [`Memory`] knows of this tunnel.
+    held: u64,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        if let Some(memory) = &self.memory {
+            memory.shift(self.state.get_mut().held, 0);
+        }
+    }
 }
 
 pub(crate) fn now() -> Instant {
@@ -67,8 +78,9 @@ impl Link {
         socket: Socket,
         core: Core,
         secured: Secured,
-        metrics: Option<Arc<Metrics>>,
+        settings: &Settings,
     ) -> io::Result<Rc<Self>> {
+        let (metrics, memory) = (settings.metrics.clone(), settings.memory.clone());
         if let Some(metrics) = &metrics {
             metrics.connections_opened.fetch_add(1, Ordering::Relaxed);
         }
@@ -78,6 +90,7 @@ impl Link {
             chain: secured.chain,
             socket,
             metrics,
+            memory,
             state: RefCell::new(State {
                 core,
                 records: secured.records,
@@ -91,6 +104,7 @@ impl Link {
                 idle_limit: None,
                 idle_since: Some(now()),
                 counted: Stats::default(),
+                held: 0,
             }),
         }))
     }
@@ -214,6 +228,7 @@ impl Link {
 
     /// Adds what happened to the process's totals.
     pub(crate) fn count(&self, state: &mut State) {
+        self.note_memory(state);
         let stats = state.core.stats();
         if let Some(metrics) = &self.metrics
             && stats != state.counted
@@ -221,6 +236,24 @@ impl Link {
             metrics.add(state.counted, stats);
             state.counted = stats;
         }
+        for (limit, times) in state.core.take_exceeded() {
+            if let Some(metrics) = &self.metrics {
+                metrics.add_exceeded(limit, times);
+            }
+            tracing::debug!(peer = %self.peer, limit = limit.name(), times, "HBONE peer went beyond a limit");
+        }
+    }
+
+    /// Tells the process what this tunnel holds, and the tunnel whether the process is short of memory.
+    fn note_memory(&self, state: &mut State) {
+        let Some(memory) = &self.memory else { return };
+        let sealed = u64::try_from(state.sealed.len()).unwrap_or(u64::MAX);
+        let held = state.core.buffered() + sealed;
+        if held != state.held {
+            memory.shift(state.held, held);
+            state.held = held;
+        }
+        state.core.press(memory.is_short());
     }
 
     pub(crate) fn count_end(&self) {
@@ -338,7 +371,8 @@ impl State {
             None => octets,
         };
         if consumed > 0 {
-            self.core.consumed(stream, consumed);
+            let now = self.core.last_heard();
+            self.core.consumed(stream, consumed, now);
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::Limit;
 use crate::core::Stats;
 
 /// Totals over all connections that share these metrics.
@@ -19,11 +20,21 @@ pub struct Metrics {
     pub resets_sent: AtomicU64,
     /// Requests refused for want of room or because of a drain.
     pub refused: AtomicU64,
-    /// Budgets a peer exceeded.
-    pub floods: AtomicU64,
+    exceeded: [AtomicU64; Limit::ALL.len()],
 }
 
 impl Metrics {
+    /// How often peers went beyond this limit.
+    pub fn exceeded(&self, limit: Limit) -> u64 {
+        self.exceeded.get(limit as usize).map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn add_exceeded(&self, limit: Limit, times: u64) {
+        if let Some(count) = self.exceeded.get(limit as usize) {
+            count.fetch_add(times, Ordering::Relaxed);
+        }
+    }
+
     /// Adds what happened on one connection since `before`.
     pub(crate) fn add(&self, before: Stats, now: Stats) {
         let add = |total: &AtomicU64, before: u64, now: u64| {
@@ -33,6 +44,5 @@ impl Metrics {
         add(&self.resets_received, before.resets_received, now.resets_received);
         add(&self.resets_sent, before.resets_sent, now.resets_sent);
         add(&self.refused, before.refused, now.refused);
-        add(&self.floods, before.floods, now.floods);
     }
 }

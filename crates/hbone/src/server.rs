@@ -35,7 +35,7 @@ pub async fn accept(
     let library = Library::server(tls).map_err(AcceptError::Tls)?;
     let secured = handshake(&socket, library, settings).await?;
     let core = Core::server(settings.clone(), now());
-    let link = Link::new(socket, core, secured, settings.metrics.clone()).map_err(AcceptError::Io)?;
+    let link = Link::new(socket, core, secured, settings).map_err(AcceptError::Io)?;
     driver::start(link.clone());
     Ok(ServerConnection { link })
 }

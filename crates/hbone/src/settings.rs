@@ -3,13 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::Metrics;
+use crate::{Memory, Metrics};
 
 /// Settings of one HBONE connection. The same value serves both roles; a field that only one role reads says so.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Flow-control window each stream of ours starts with (`SETTINGS_INITIAL_WINDOW_SIZE`).
+    /// Largest flow-control window of a stream, and the one it starts with (`SETTINGS_INITIAL_WINDOW_SIZE`) as long
+    /// as there are few.
     pub stream_window: u32,
+    /// Window below which streams never go, where `stream_window` is larger.
+    pub smallest_window: u32,
     /// Flow-control window of the whole connection.
     pub connection_window: u32,
     /// Largest frame we accept (`SETTINGS_MAX_FRAME_SIZE`).
@@ -39,12 +42,15 @@ pub struct Settings {
     pub budgets: Budgets,
     /// Where connections made with these settings are counted.
     pub metrics: Option<Arc<Metrics>>,
+    /// What all connections made with these settings may hold together.
+    pub memory: Option<Arc<Memory>>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         Self {
             stream_window: 4 << 20,
+            smallest_window: 64 << 10,
             connection_window: 16 << 20,
             max_frame_size: 1 << 20,
             server_header_list: 64 << 10,
@@ -59,11 +65,22 @@ impl Default for Settings {
             records_per_key: u64::MAX,
             budgets: Budgets::default(),
             metrics: None,
+            memory: None,
         }
     }
 }
 
-/// What a peer may spend. Each budget is a bucket: `burst` at once, `per_second` coming back.
+impl Settings {
+    /// [`Settings::smallest_window`], within what a stream may have at all.
+    pub(crate) fn window_floor(&self) -> u32 {
+        self.smallest_window.min(self.stream_window)
+    }
+}
+
+/// What a peer may spend. Each [`Budget`] is a bucket: `burst` at once, `per_second` coming back.
+///
+/// Who goes beyond a budget of a stream loses that stream (RST_STREAM ENHANCE_YOUR_CALM). Who goes beyond one of the
+/// connection gets no more streams on it (GOAWAY ENHANCE_YOUR_CALM), but those that run go on: they are others'.
 #[derive(Debug, Clone)]
 pub struct Budgets {
     /// Streams the peer resets before we have answered them.
@@ -74,6 +91,12 @@ pub struct Budgets {
     pub pings: Budget,
     /// DATA frames without payload, per stream.
     pub empty_data: Budget,
+    /// DATA frames of less than 64 octets, per stream. An application that writes octet by octet stays far below:
+    /// what it writes while its proxy is busy leaves in one frame.
+    pub small_data: Budget,
+    /// WINDOW_UPDATE of less than 64 octets that end a stall, per stream and for the connection: each has us send a
+    /// frame with next to nothing.
+    pub small_windows: Budget,
     /// Frames on streams that are over.
     pub stale_frames: Budget,
     /// Frames without use to us: PRIORITY, unknown types, empty window updates.
@@ -82,6 +105,82 @@ pub struct Budgets {
     pub continuations: u32,
     /// Encoded bytes of one header block, whatever it decodes to.
     pub header_block: u32,
+    /// Octets that the streams of one tunnel may hold, or have been promised, together.
+    pub tunnel_memory: u64,
+}
+
+/// A bound on what a peer can have us keep or do. Each is counted when a peer goes beyond it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Limit {
+    /// [`Settings::server_header_list`] or [`Settings::client_header_list`].
+    HeaderList,
+    /// [`Budgets::header_block`].
+    HeaderBlock,
+    /// [`Budgets::continuations`].
+    Continuations,
+    /// [`Settings::server_streams`].
+    Streams,
+    /// [`Budgets::resets`].
+    Resets,
+    /// [`Budgets::settings`].
+    Settings,
+    /// [`Budgets::pings`].
+    Pings,
+    /// [`Budgets::empty_data`].
+    EmptyData,
+    /// [`Budgets::small_data`].
+    SmallData,
+    /// [`Budgets::small_windows`].
+    SmallWindows,
+    /// [`Budgets::stale_frames`].
+    StaleFrames,
+    /// [`Budgets::idle_frames`].
+    IdleFrames,
+    /// [`Budgets::tunnel_memory`].
+    TunnelMemory,
+    /// [`Memory::new`].
+    ProcessMemory,
+}
+
+impl Limit {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 14] = [
+        Self::HeaderList,
+        Self::HeaderBlock,
+        Self::Continuations,
+        Self::Streams,
+        Self::Resets,
+        Self::Settings,
+        Self::Pings,
+        Self::EmptyData,
+        Self::SmallData,
+        Self::SmallWindows,
+        Self::StaleFrames,
+        Self::IdleFrames,
+        Self::TunnelMemory,
+        Self::ProcessMemory,
+    ];
+
+    /// Its name in metrics and documentation.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::HeaderList => "header-list",
+            Self::HeaderBlock => "header-block",
+            Self::Continuations => "continuations",
+            Self::Streams => "streams",
+            Self::Resets => "resets",
+            Self::Settings => "settings",
+            Self::Pings => "pings",
+            Self::EmptyData => "empty-data",
+            Self::SmallData => "small-data",
+            Self::SmallWindows => "small-windows",
+            Self::StaleFrames => "stale-frames",
+            Self::IdleFrames => "idle-frames",
+            Self::TunnelMemory => "tunnel-memory",
+            Self::ProcessMemory => "process-memory",
+        }
+    }
 }
 
 /// One bucket.
@@ -101,10 +200,27 @@ impl Default for Budgets {
             settings: generous,
             pings: generous,
             empty_data: generous,
+            small_data: Budget { burst: 200_000, per_second: 100_000 },
+            small_windows: Budget { burst: 100_000, per_second: 10_000 },
             stale_frames: generous,
             idle_frames: generous,
             continuations: 64,
             header_block: 256 << 10,
+            tunnel_memory: 96 << 20,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_limit_is_on_its_page() {
+        let page = include_str!("../../../docs/limits.md");
+        let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+        let named: Vec<&str> = rows.map(|(name, _)| name).collect();
+        assert_eq!(named, Limit::ALL.map(Limit::name));
+        assert!(Limit::ALL.into_iter().enumerate().all(|(n, limit)| n == limit as usize));
     }
 }

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::core::frame::HEADER;
 use crate::core::{Capacity, DATA_PAYLOAD};
-use crate::link::Link;
+use crate::link::{Link, now};
 use crate::stream::{Break, StreamCell};
 use crate::{ErrorCode, TunnelError};
 
@@ -69,7 +69,7 @@ impl Tunnel {
     pub(crate) fn consumed(&self, octets: usize) {
         if octets > 0 {
             let mut state = self.link.state.borrow_mut();
-            state.core.consumed(self.cell.id, octets);
+            state.core.consumed(self.cell.id, octets, now());
             state.after_call();
         }
     }

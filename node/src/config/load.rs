@@ -107,6 +107,7 @@ impl Loader<'_> {
                 stream_window: reader.number("HTTP2_STREAM_WINDOW_SIZE").unwrap_or(4 << 20),
                 connection_window: reader.number("HTTP2_CONNECTION_WINDOW_SIZE").unwrap_or(16 << 20),
                 frame_size: reader.number("HTTP2_FRAME_SIZE").unwrap_or(1 << 20),
+                memory: reader.number("CULVERT_HBONE_MEMORY").unwrap_or(512 << 20),
             },
             pool: Pool {
                 max_streams_per_connection: reader.number("POOL_MAX_STREAMS_PER_CONNECTION").unwrap_or(100),

@@ -141,6 +141,11 @@ pub(crate) const VARIABLES: &[Variable] = &[
         "`/run/culvert` as root, else `$XDG_RUNTIME_DIR/culvert`",
         "folder of the local admin socket (`NODE/admin.sock` in it)",
     ),
+    ours(
+        "CULVERT_HBONE_MEMORY",
+        "536870912",
+        "octets that all tunnels together may hold for applications and peers that do not read; beyond it new streams are refused",
+    ),
     ours("XDG_RUNTIME_DIR", "–", "see `CULVERT_RUNTIME_DIR`"),
 ];
 

@@ -244,3 +244,19 @@ fn labels_that_strangers_invent_are_bounded() {
     assert!(together.contains("source_principal=\"p\""), "{together}");
     assert!(together.ends_with(&format!(" {}", 2 * traffic::MAX_STRANGERS)), "{together}");
 }
+
+#[test]
+fn tunnels_are_on_the_page() {
+    let mut metrics = Metrics::new("unknown", Vec::new(), false);
+    let settings = hbone::Settings {
+        metrics: Some(Arc::default()),
+        memory: Some(Arc::new(hbone::Memory::new(1))),
+        ..hbone::Settings::default()
+    };
+    metrics.show_tunnels(&settings);
+    settings.metrics.unwrap().streams.fetch_add(3, Ordering::Relaxed);
+    let page = metrics.render();
+    assert!(page.contains("\nculvert_hbone_streams_total 3\n"), "{page}");
+    assert!(page.contains("\nculvert_hbone_held_bytes 0\n"), "{page}");
+    assert!(!page.contains("limits_exceeded"), "no samples, no family");
+}

@@ -18,6 +18,11 @@ impl Bucket {
 
     /// Takes one; `false` when there is none.
     pub(crate) fn take(&mut self, budget: Budget, now: Instant) -> bool {
+        self.take_some(1, budget, now)
+    }
+
+    /// Takes several, as far as there are; `false` when there is none.
+    pub(crate) fn take_some(&mut self, count: u32, budget: Budget, now: Instant) -> bool {
         if self.left == 0 {
             let elapsed = now.saturating_duration_since(self.at).as_millis();
             let back = elapsed.saturating_mul(u128::from(budget.per_second)) / 1000;
@@ -27,7 +32,7 @@ impl Bucket {
             self.left = u32::try_from(back).unwrap_or(u32::MAX).min(budget.burst);
             self.at = now;
         }
-        self.left = self.left.saturating_sub(1);
+        self.left = self.left.saturating_sub(count);
         true
     }
 }

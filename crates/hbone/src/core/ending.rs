@@ -86,9 +86,6 @@ impl Core {
 
     /// A fault of the whole connection.
     pub(super) fn fail(&mut self, code: ErrorCode, what: &'static str, actions: &mut Vec<Action<'_>>) {
-        if code == ErrorCode::ENHANCE_YOUR_CALM {
-            self.stats.floods += 1;
-        }
         self.close(ConnectionEnd::Protocol { code, what }, actions);
     }
 
@@ -121,7 +118,10 @@ impl Core {
         let going = self.peer.goaway.map(|code| ConnectionEnd::GoAway { code });
         if let Some(end) = going {
             self.close(end, actions);
-        } else if self.released || self.shedding || matches!(self.drain, Drain::Final) {
+        } else if self.shedding {
+            let (code, what) = (ErrorCode::ENHANCE_YOUR_CALM, "a budget was exceeded");
+            self.close(ConnectionEnd::Protocol { code, what }, actions);
+        } else if self.released || matches!(self.drain, Drain::Final) {
             self.close(ConnectionEnd::Closed, actions);
         }
     }

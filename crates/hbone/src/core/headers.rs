@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::frame::{self, Head, flag};
 use super::receive::{Fatal, Outcome};
 use super::{Action, Core, Drain, OpenBlock, Over, Role, fields, hpack};
-use crate::ErrorCode;
+use crate::{ErrorCode, Limit};
 
 impl Core {
     pub(super) fn headers(
@@ -58,6 +58,8 @@ impl Core {
         };
         open.continuations += 1;
         if open.continuations > self.settings.budgets.continuations {
+            // No other frame can come before the block ends: there is nobody to spare.
+            self.note_excess(Limit::Continuations);
             return Err(Fatal(ErrorCode::ENHANCE_YOUR_CALM, "too many CONTINUATION frames"));
         }
         self.block_limit(open.block.len() + payload.len())?;
@@ -69,11 +71,12 @@ impl Core {
         Ok(())
     }
 
-    fn block_limit(&self, length: usize) -> Outcome {
-        match u32::try_from(length) {
-            Ok(length) if length <= self.settings.budgets.header_block => Ok(()),
-            _ => Err(Fatal(ErrorCode::ENHANCE_YOUR_CALM, "header block too large")),
+    fn block_limit(&mut self, length: usize) -> Outcome {
+        if u32::try_from(length).is_ok_and(|length| length <= self.settings.budgets.header_block) {
+            return Ok(());
         }
+        self.note_excess(Limit::HeaderBlock);
+        Err(Fatal(ErrorCode::ENHANCE_YOUR_CALM, "header block too large"))
     }
 
     fn header_block(
@@ -93,6 +96,9 @@ impl Core {
             .decoder
             .decode(block, usize::try_from(limit).unwrap_or(usize::MAX))
             .map_err(|hpack::BadBlock(what)| Fatal(ErrorCode::COMPRESSION_ERROR, what))?;
+        if list.oversized {
+            self.note_excess(Limit::HeaderList);
+        }
         if let Some(state) = self.streams.get(&stream) {
             let first = self.role == Role::Client && !state.answered;
             let fault = if !state.recv_open {
@@ -113,10 +119,12 @@ impl Core {
             return self.request_block(now, stream, end_stream, list, actions);
         }
         match self.how_over(stream) {
-            Some(Over::ResetByUs) => self.spend_stale(now),
             Some(Over::Ended) => Err(Fatal(ErrorCode::STREAM_CLOSED, "HEADERS on a stream that is over")),
-            None if self.role == Role::Client => self.spend_stale(now),
-            None => Err(Fatal(ErrorCode::PROTOCOL_ERROR, "stream id below an earlier one")),
+            late if late.is_some() || self.role == Role::Client => {
+                self.spend_stale(now, actions);
+                Ok(())
+            }
+            _ => Err(Fatal(ErrorCode::PROTOCOL_ERROR, "stream id below an earlier one")),
         }
     }
 
@@ -129,14 +137,22 @@ impl Core {
         actions: &mut Vec<Action<'_>>,
     ) -> Outcome {
         self.highest_seen = stream;
-        let refused = self.shedding
-            || !matches!(self.drain, Drain::None)
-            || self.open_streams >= self.settings.server_streams;
-        if refused {
+        let over = if self.open_streams >= self.settings.server_streams {
+            Some(Limit::Streams)
+        } else if self.pressed {
+            Some(Limit::ProcessMemory)
+        } else if self.is_full() {
+            Some(Limit::TunnelMemory)
+        } else {
+            None
+        };
+        if self.shedding || !matches!(self.drain, Drain::None) || over.is_some() {
             self.stats.refused += 1;
+            over.into_iter().for_each(|limit| self.note_excess(limit));
             frame::rst_stream(&mut self.out, stream, ErrorCode::REFUSED_STREAM);
             self.remember(stream, Over::ResetByUs);
-            return self.spend_stale(now);
+            self.spend_stale(now, actions);
+            return Ok(());
         }
         self.highest_accepted = stream;
         self.insert(stream, now);
@@ -145,7 +161,8 @@ impl Core {
             hpack::encode(":status", b"431", &mut block);
             frame::headers(&mut self.out, stream, &block, true);
             self.reset(stream, ErrorCode::PROTOCOL_ERROR);
-            return self.spend_stale(now);
+            self.spend_stale(now, actions);
+            return Ok(());
         }
         match fields::request(list.fields) {
             Ok(mut head) => {
@@ -160,7 +177,8 @@ impl Core {
             }
             Err(_) => {
                 self.reset(stream, ErrorCode::PROTOCOL_ERROR);
-                self.spend_stale(now)
+                self.spend_stale(now, actions);
+                Ok(())
             }
         }
     }

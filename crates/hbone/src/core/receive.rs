@@ -5,10 +5,16 @@
 
 use std::time::Instant;
 
-use super::frame::{self, DEFAULT_MAX_FRAME, DEFAULT_WINDOW, Head, MAX_31, flag, kind, setting};
+use super::frame::{self, DEFAULT_MAX_FRAME, Head, MAX_31, flag, kind, setting};
 use super::reader::{Malformed, Piece};
-use super::{Action, Core, DRAIN, Drain, Over, Role, StreamFault, hpack};
-use crate::ErrorCode;
+use super::{Action, Core, DRAIN, Drain, Over, RTT, Role, StreamFault, hpack};
+use crate::{ErrorCode, Limit};
+
+/// DATA below this length costs us more than the line it came over.
+const SMALL: usize = 64;
+
+/// Octets of a SETTINGS frame that cost as much as a frame of its own.
+const SETTINGS_UNIT: usize = 64;
 
 /// A fault of the whole connection.
 pub(super) struct Fatal(pub(super) ErrorCode, pub(super) &'static str);
@@ -64,7 +70,10 @@ impl Core {
             kind::GOAWAY => self.goaway(head, payload, actions),
             kind::PUSH_PROMISE => Err(Fatal(ErrorCode::PROTOCOL_ERROR, "PUSH_PROMISE")),
             kind::PRIORITY => self.priority(now, head, actions),
-            _ => self.spend_idle(now),
+            _ => {
+                self.spend_idle(now, actions);
+                Ok(())
+            }
         }
     }
 
@@ -81,9 +90,12 @@ impl Core {
             return Err(Fatal(ErrorCode::FLOW_CONTROL_ERROR, "connection window overrun"));
         }
         let answered = self.role == Role::Server;
-        let budget = self.settings.budgets.empty_data;
+        let small = head.length < SMALL && !head.has(flag::END_STREAM);
+        let budgets = &self.settings.budgets;
+        let (empty_data, small_data) = (budgets.empty_data, budgets.small_data);
         let Some(state) = self.streams.get_mut(&head.stream) else {
-            return self.stale(now, head.stream);
+            self.stale_data(now, head, actions);
+            return Ok(());
         };
         let fault = if !state.recv_open {
             (ErrorCode::STREAM_CLOSED, "DATA after END_STREAM")
@@ -91,18 +103,20 @@ impl Core {
             (ErrorCode::PROTOCOL_ERROR, "DATA before the answer")
         } else if length > 0 && state.recv_window < length {
             (ErrorCode::FLOW_CONTROL_ERROR, "stream window overrun")
-        } else if head.length == 0 && !head.has(flag::END_STREAM) && !state.empty_data.take(budget, now) {
-            self.stats.floods += 1;
+        } else if head.length == 0 && small && !state.empty_data.take(empty_data, now) {
+            self.note_excess(Limit::EmptyData);
             (ErrorCode::ENHANCE_YOUR_CALM, "too many empty DATA frames")
+        } else if small && !state.small_data.take(small_data, now) {
+            self.note_excess(Limit::SmallData);
+            (ErrorCode::ENHANCE_YOUR_CALM, "too many small DATA frames")
         } else {
-            state.recv_window -= length;
             return Ok(());
         };
         self.fail_stream(head.stream, fault.0, fault.1, actions);
         Ok(())
     }
 
-    /// Passes payload on; what nobody waits for is given back to the connection's window at once.
+    /// Passes payload on. Whoever takes it, the connection's window gets it back.
     fn data_payload<'i>(
         &mut self,
         stream: u32,
@@ -111,21 +125,20 @@ impl Core {
         actions: &mut Vec<Action<'i>>,
     ) {
         let octets = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        let Some(state) = self.streams.get_mut(&stream).filter(|state| state.recv_open) else {
-            self.credit_connection(octets + padding);
-            return;
-        };
+        self.credit_connection(octets + padding);
+        let Some(state) = self.streams.get_mut(&stream).filter(|state| state.recv_open) else { return };
         if let Some(left) = state.content_left {
             let Some(left) = left.checked_sub(u64::from(octets)) else {
-                self.credit_connection(octets + padding);
                 self.fail_stream(stream, ErrorCode::PROTOCOL_ERROR, "more DATA than content-length", actions);
                 return;
             };
             state.content_left = Some(left);
         }
+        state.recv_window -= i64::from(octets + padding);
         state.unconsumed += u64::from(octets + padding);
+        self.buffered += u64::from(octets + padding);
         if padding > 0 {
-            self.consumed(stream, usize::try_from(padding).unwrap_or(0));
+            self.consumed(stream, usize::try_from(padding).unwrap_or(0), self.last_heard);
         }
         if !bytes.is_empty() {
             actions.push(Action::Data { stream, bytes });
@@ -153,32 +166,36 @@ impl Core {
         if head.stream != 0 {
             return Err(Fatal(ErrorCode::PROTOCOL_ERROR, "SETTINGS on a stream"));
         }
-        if !self.buckets.settings.take(self.settings.budgets.settings, now) {
-            return Err(Fatal(ErrorCode::ENHANCE_YOUR_CALM, "too many SETTINGS frames"));
+        let weight = 1 + u32::try_from(payload.len() / SETTINGS_UNIT).unwrap_or(u32::MAX);
+        if !self.buckets.settings.take_some(weight, self.settings.budgets.settings, now) {
+            self.shed(Limit::Settings, actions);
         }
         if head.has(flag::ACK) {
             if !payload.is_empty() {
                 return Err(Fatal(ErrorCode::FRAME_SIZE_ERROR, "SETTINGS ack with payload"));
             }
-            if !std::mem::replace(&mut self.acknowledged, true) {
-                let excess = i64::from(DEFAULT_WINDOW.saturating_sub(self.settings.stream_window));
-                self.streams.values_mut().for_each(|state| state.recv_window -= excess);
-            }
+            self.acknowledged();
             return Ok(());
         }
         let (values, rest) = payload.as_chunks::<6>();
         if !rest.is_empty() {
             return Err(Fatal(ErrorCode::FRAME_SIZE_ERROR, "SETTINGS of odd length"));
         }
+        let before = (self.peer.initial_window, self.peer.max_streams);
         for [i0, i1, v0, v1, v2, v3] in values {
             let value = u32::from_be_bytes([*v0, *v1, *v2, *v3]);
             self.apply_setting(u16::from_be_bytes([*i0, *i1]), value)?;
         }
+        self.check_windows()?;
         frame::settings_ack(&mut self.out);
-        if !std::mem::replace(&mut self.peer.known, true) && self.role == Role::Server {
+        let first = !std::mem::replace(&mut self.peer.known, true);
+        if first && self.role == Role::Server {
             self.widen_connection();
         }
-        actions.push(Action::Window { stream: 0 });
+        self.lower_announcement();
+        if first || self.peer.initial_window > before.0 || self.peer.max_streams != before.1 {
+            actions.push(Action::Window { stream: 0 });
+        }
         Ok(())
     }
 
@@ -196,14 +213,7 @@ impl Core {
                 Err(Fatal(ErrorCode::PROTOCOL_ERROR, "bad MAX_FRAME_SIZE"))
             }
             setting::INITIAL_WINDOW_SIZE => {
-                let change = i64::from(value) - i64::from(self.peer.initial_window);
                 self.peer.initial_window = value;
-                for state in self.streams.values_mut() {
-                    state.send_window += change;
-                    if state.send_window > i64::from(MAX_31) {
-                        return Err(Fatal(ErrorCode::FLOW_CONTROL_ERROR, "stream window above its maximum"));
-                    }
-                }
                 Ok(())
             }
             setting::HEADER_TABLE_SIZE => {
@@ -222,6 +232,20 @@ impl Core {
         }
     }
 
+    /// No stream's window may be above the maximum. Looks at the streams only if one could be: SETTINGS are cheap to
+    /// send.
+    fn check_windows(&mut self) -> Outcome {
+        let room = i64::from(MAX_31) - i64::from(self.peer.initial_window);
+        if self.peer.most_granted <= room {
+            return Ok(());
+        }
+        self.peer.most_granted = self.streams.values().map(|state| state.granted).fold(0, i64::max);
+        if self.peer.most_granted <= room {
+            return Ok(());
+        }
+        Err(Fatal(ErrorCode::FLOW_CONTROL_ERROR, "stream window above its maximum"))
+    }
+
     fn ping(&mut self, now: Instant, head: Head, payload: &[u8], actions: &mut Vec<Action<'_>>) -> Outcome {
         let Ok(opaque) = <[u8; 8]>::try_from(payload) else {
             return Err(Fatal(ErrorCode::FRAME_SIZE_ERROR, "PING of wrong length"));
@@ -230,10 +254,12 @@ impl Core {
             return Err(Fatal(ErrorCode::PROTOCOL_ERROR, "PING on a stream"));
         }
         if !self.buckets.pings.take(self.settings.budgets.pings, now) {
-            return Err(Fatal(ErrorCode::ENHANCE_YOUR_CALM, "too many PING frames"));
-        }
-        if !head.has(flag::ACK) {
+            // Unanswered: the peer has had its say.
+            self.shed(Limit::Pings, actions);
+        } else if !head.has(flag::ACK) {
             frame::ping(&mut self.out, true, opaque);
+        } else if opaque == RTT {
+            self.measured(now);
         } else if opaque == DRAIN && matches!(self.drain, Drain::Probing { .. }) {
             self.fix_last_stream(actions);
         }
@@ -261,6 +287,10 @@ impl Core {
                 return Err(Fatal(ErrorCode::FLOW_CONTROL_ERROR, "connection window above its maximum"));
             }
             if was_empty {
+                let budget = self.settings.budgets.small_windows;
+                if is_small(increment) && !self.buckets.small_windows.take(budget, now) {
+                    self.shed(Limit::SmallWindows, actions);
+                }
                 actions.push(Action::Window { stream: 0 });
             }
             return Ok(());
@@ -268,14 +298,25 @@ impl Core {
         if self.is_idle(head.stream) {
             return Err(Fatal(ErrorCode::PROTOCOL_ERROR, "WINDOW_UPDATE on an idle stream"));
         }
-        let Some(state) = self.streams.get_mut(&head.stream) else { return self.spend_idle(now) };
-        state.send_window += i64::from(increment);
+        let initial = i64::from(self.peer.initial_window);
+        let budget = self.settings.budgets.small_windows;
+        let Some(state) = self.streams.get_mut(&head.stream) else {
+            self.spend_idle(now, actions);
+            return Ok(());
+        };
+        let was_empty = state.granted + initial <= 0;
+        state.granted += i64::from(increment);
+        self.peer.most_granted = self.peer.most_granted.max(state.granted);
         if increment == 0 {
             self.fail_stream(head.stream, ErrorCode::PROTOCOL_ERROR, "WINDOW_UPDATE of zero", actions);
-        } else if state.send_window > i64::from(MAX_31) {
+        } else if state.granted + initial > i64::from(MAX_31) {
             let what = "stream window above its maximum";
             self.fail_stream(head.stream, ErrorCode::FLOW_CONTROL_ERROR, what, actions);
-        } else {
+        } else if was_empty && is_small(increment) && !state.small_windows.take(budget, now) {
+            self.note_excess(Limit::SmallWindows);
+            let what = "too many small window updates";
+            self.fail_stream(head.stream, ErrorCode::ENHANCE_YOUR_CALM, what, actions);
+        } else if was_empty {
             actions.push(Action::Window { stream: head.stream });
         }
         Ok(())
@@ -294,21 +335,25 @@ impl Core {
         if self.is_idle(head.stream) {
             return Err(Fatal(ErrorCode::PROTOCOL_ERROR, "RST_STREAM on an idle stream"));
         }
-        let Some(state) = self.streams.get(&head.stream) else { return self.spend_idle(now) };
+        let Some(state) = self.streams.get(&head.stream) else {
+            self.spend_idle(now, actions);
+            return Ok(());
+        };
         let early = self.role == Role::Server && !state.answered;
         self.stats.resets_received += 1;
         self.forget(head.stream, Over::Ended);
         actions.push(Action::Broken { stream: head.stream, why: StreamFault::Reset(code) });
         if early && !self.buckets.resets.take(self.settings.budgets.resets, now) {
-            self.shed(actions);
+            self.shed(Limit::Resets, actions);
         }
         Ok(())
     }
 
-    /// The peer opens streams only to reset them: no more of its streams, but those that run go on.
-    fn shed(&mut self, actions: &mut Vec<Action<'_>>) {
+    /// The peer goes beyond a budget of the whole connection: no more streams on it, but those that run go on. They
+    /// belong to others.
+    fn shed(&mut self, limit: Limit, actions: &mut Vec<Action<'_>>) {
+        self.note_excess(limit);
         if !std::mem::replace(&mut self.shedding, true) {
-            self.stats.floods += 1;
             frame::goaway(&mut self.out, self.highest_accepted, ErrorCode::ENHANCE_YOUR_CALM);
             actions.push(Action::GoingAway);
         }
@@ -354,29 +399,32 @@ impl Core {
                 frame::rst_stream(&mut self.out, head.stream, ErrorCode::FRAME_SIZE_ERROR);
             }
         }
-        self.spend_idle(now)
+        self.spend_idle(now, actions);
+        Ok(())
     }
 
-    /// A frame on a stream that is over: late if we reset it, a fault of the peer's otherwise.
-    fn stale(&mut self, now: Instant, stream: u32) -> Outcome {
-        if self.how_over(stream) != Some(Over::ResetByUs) {
-            frame::rst_stream(&mut self.out, stream, ErrorCode::STREAM_CLOSED);
+    /// DATA on a stream that is over: late if we reset it, a fault of the peer's otherwise. A peer may have a whole
+    /// window under way, so only frames that carry next to nothing are held against it.
+    fn stale_data(&mut self, now: Instant, head: Head, actions: &mut Vec<Action<'_>>) {
+        if self.how_over(head.stream) != Some(Over::ResetByUs) {
+            frame::rst_stream(&mut self.out, head.stream, ErrorCode::STREAM_CLOSED);
+            self.remember(head.stream, Over::ResetByUs);
         }
-        self.spend_stale(now)
+        if head.length < SMALL {
+            self.spend_stale(now, actions);
+        }
     }
 
-    pub(super) fn spend_stale(&mut self, now: Instant) -> Outcome {
-        if self.buckets.stale_frames.take(self.settings.budgets.stale_frames, now) {
-            return Ok(());
+    pub(super) fn spend_stale(&mut self, now: Instant, actions: &mut Vec<Action<'_>>) {
+        if !self.buckets.stale_frames.take(self.settings.budgets.stale_frames, now) {
+            self.shed(Limit::StaleFrames, actions);
         }
-        Err(Fatal(ErrorCode::ENHANCE_YOUR_CALM, "too many frames on streams that are over"))
     }
 
-    fn spend_idle(&mut self, now: Instant) -> Outcome {
-        if self.buckets.idle_frames.take(self.settings.budgets.idle_frames, now) {
-            return Ok(());
+    fn spend_idle(&mut self, now: Instant, actions: &mut Vec<Action<'_>>) {
+        if !self.buckets.idle_frames.take(self.settings.budgets.idle_frames, now) {
+            self.shed(Limit::IdleFrames, actions);
         }
-        Err(Fatal(ErrorCode::ENHANCE_YOUR_CALM, "too many frames without effect"))
     }
 
     /// The peer has no business with this stream yet, or ever.
@@ -386,6 +434,11 @@ impl Core {
             Role::Client => stream.is_multiple_of(2) || stream >= self.next_stream,
         }
     }
+}
+
+/// A window update that allows next to nothing.
+fn is_small(increment: u32) -> bool {
+    usize::try_from(increment).is_ok_and(|increment| increment < SMALL)
 }
 
 fn fatal_framing(malformed: Malformed) -> Fatal {

@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use super::budget::Bucket;
-use crate::Budget;
+use super::window::Pace;
+use crate::Budgets;
 
 /// A stream that is in use, or over but with bytes its owner has not taken yet.
 #[derive(Debug, Clone)]
@@ -14,36 +15,51 @@ pub(crate) struct Stream {
     pub(crate) send_open: bool,
     /// Server: we have answered. Client: the final answer has come.
     pub(crate) answered: bool,
-    /// What we may still send.
-    pub(crate) send_window: i64,
+    /// What we may still send, less the peer's initial window: that may change at any time, for all streams.
+    pub(crate) granted: i64,
     /// What the peer may still send.
     pub(crate) recv_window: i64,
-    /// Consumed, but not yet given back to the peer.
-    pub(crate) uncredited: u32,
+    /// What the peer should be able to send ahead of the owner.
+    pub(crate) window: u32,
+    /// What `window` follows.
+    pub(crate) pace: Pace,
     /// Handed to the owner and not yet consumed.
     pub(crate) unconsumed: u64,
     /// `content-length` of the peer's message, less what has come.
     pub(crate) content_left: Option<u64>,
     /// DATA frames without payload.
     pub(crate) empty_data: Bucket,
+    /// DATA frames with next to none.
+    pub(crate) small_data: Bucket,
+    /// Window updates that allow next to nothing.
+    pub(crate) small_windows: Bucket,
     /// Over, and no longer counted as open.
     pub(crate) left_the_count: bool,
 }
 
 impl Stream {
-    pub(crate) fn new(send_window: i64, recv_window: u32, empty_data: Budget, now: Instant) -> Self {
+    pub(crate) fn new(window: u32, recv_window: u32, budgets: &Budgets, now: Instant) -> Self {
         Self {
             recv_open: true,
             send_open: true,
             answered: false,
-            send_window,
+            granted: 0,
             recv_window: i64::from(recv_window),
-            uncredited: 0,
+            window,
+            pace: Pace::new(now),
             unconsumed: 0,
             content_left: None,
-            empty_data: Bucket::new(empty_data, now),
+            empty_data: Bucket::new(budgets.empty_data, now),
+            small_data: Bucket::new(budgets.small_data, now),
+            small_windows: Bucket::new(budgets.small_windows, now),
             left_the_count: false,
         }
+    }
+
+    /// Memory that is promised to the peer or in use.
+    pub(crate) fn held(&self) -> i64 {
+        let promised = if self.recv_open { self.recv_window } else { 0 };
+        promised + i64::try_from(self.unconsumed).unwrap_or(i64::MAX)
     }
 
     /// Counts against the limit of concurrent streams.

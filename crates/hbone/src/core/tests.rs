@@ -6,11 +6,13 @@
     reason = "a test that fails says so"
 )]
 
+mod budgets;
 mod client;
 mod h2spec;
 mod interleaving;
 mod recorded;
 mod server;
+mod windows;
 
 use std::time::{Duration, Instant};
 

@@ -98,7 +98,7 @@ fn a_goaway_spares_the_streams_it_covers() {
     assert!(script.core.open("h:1", &[], script.now).is_none());
     script.frames();
     assert_eq!(script.send(&data(1, b"x", false)).actions, ["data 1 1"]);
-    script.core.consumed(1, 1);
+    script.core.consumed(1, 1, script.now);
     script.core.finish(1);
     let did = script.send(&data(1, b"", true));
     assert_eq!(did.frames, ["DATA 1 0 END_STREAM", "GOAWAY 0 NO_ERROR"]);

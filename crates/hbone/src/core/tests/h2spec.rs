@@ -45,7 +45,7 @@ impl Shell {
                         self.core.answer(stream, 200, &[], false);
                         self.left.insert(stream, BODY.len());
                     }
-                    Action::Data { stream, bytes } => self.core.consumed(stream, bytes.len()),
+                    Action::Data { stream, bytes } => self.core.consumed(stream, bytes.len(), epoch()),
                     _ => {}
                 }
             }

@@ -78,12 +78,12 @@ impl Side {
         }
     }
 
-    fn consume(&mut self, nth: usize, length: usize) {
+    fn consume(&mut self, nth: usize, length: usize, now: Instant) {
         let Some(stream) = self.pick(nth) else { return };
         let end = self.ends.get_mut(&stream).unwrap();
         let n = (end.received - end.consumed).min(length as u64);
         end.consumed += n;
-        self.core.consumed(stream, n as usize);
+        self.core.consumed(stream, n as usize, now);
     }
 
     fn take(&mut self) {
@@ -124,13 +124,13 @@ impl Side {
     /// Window not used + used and not given back + not consumed = the whole window.
     fn check(&self) -> Result<(), TestCaseError> {
         let unconsumed: u64 = self.core.streams.values().map(|stream| stream.unconsumed).sum();
+        prop_assert_eq!(unconsumed, self.core.buffered());
         for stream in self.core.streams.values().filter(|stream| stream.recv_open) {
-            let held = stream.recv_window + i64::from(stream.uncredited) + stream.unconsumed as i64;
-            let own = self.core.settings.stream_window;
-            let whole = if self.core.acknowledged { own } else { own.max(frame::DEFAULT_WINDOW) };
-            prop_assert!(held <= i64::from(whole));
+            prop_assert!(
+                stream.held() <= i64::from(self.core.enforced.max(self.core.settings.stream_window))
+            );
         }
-        let held = self.core.recv_window + i64::from(self.core.uncredited) + unconsumed as i64;
+        let held = self.core.recv_window + i64::from(self.core.uncredited);
         prop_assert!(held <= i64::from(self.core.settings.connection_window));
         Ok(())
     }
@@ -158,8 +158,8 @@ proptest! {
                 }
                 Step::Write { server: true, nth, length } => server.write(true, nth, length),
                 Step::Write { server: false, nth, length } => client.write(false, nth, length),
-                Step::Consume { server: true, nth, length } => server.consume(nth, length),
-                Step::Consume { server: false, nth, length } => client.consume(nth, length),
+                Step::Consume { server: true, nth, length } => server.consume(nth, length, now),
+                Step::Consume { server: false, nth, length } => client.consume(nth, length, now),
                 Step::Finish { server: who, nth } => {
                     let side = if who { &mut server } else { &mut client };
                     if let Some(stream) = side.pick(nth) {
@@ -186,7 +186,7 @@ proptest! {
             deliver(&mut client, &mut server, now, false, usize::MAX)?;
             for side in [&mut client, &mut server] {
                 for nth in 0..side.ends.len() {
-                    side.consume(nth, usize::MAX);
+                    side.consume(nth, usize::MAX, now);
                 }
                 side.take();
             }

@@ -1,0 +1,269 @@
+//! Receive windows: by need, within the tunnel's memory, and never at the cost of another stream.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::*;
+use crate::core::{Capacity, DATA_PAYLOAD};
+use crate::{Budgets, Limit};
+
+/// A pipe with a rate and a delay: what goes in comes out in order, each octet when its time has come.
+struct Pipe {
+    delay: Duration,
+    octets_per_second: u64,
+    free_at: Instant,
+    parts: VecDeque<(Instant, Vec<u8>)>,
+}
+
+impl Pipe {
+    fn new(now: Instant, delay: Duration, octets_per_second: u64) -> Self {
+        Self { delay, octets_per_second, free_at: now, parts: VecDeque::new() }
+    }
+
+    fn put(&mut self, now: Instant, bytes: Vec<u8>) {
+        if !bytes.is_empty() {
+            let time = Duration::from_secs_f64(bytes.len() as f64 / self.octets_per_second as f64);
+            self.free_at = self.free_at.max(now) + time;
+            self.parts.push_back((self.free_at + self.delay, bytes));
+        }
+    }
+
+    /// Room for more before it would queue for longer than 10 ms.
+    fn has_room(&self, now: Instant) -> bool {
+        self.free_at < now + Duration::from_millis(10)
+    }
+
+    fn take(&mut self, now: Instant) -> Option<Vec<u8>> {
+        self.parts.pop_front_if(|(due, _)| *due <= now).map(|(_, bytes)| bytes)
+    }
+}
+
+/// A client that sends on `streams` tunnels as fast as it may, to a server whose applications take everything.
+struct World {
+    now: Instant,
+    client: Core,
+    server: Core,
+    up: Pipe,
+    down: Pipe,
+    taken: u64,
+}
+
+impl World {
+    fn new(settings: &Settings, delay: Duration, octets_per_second: u64) -> Self {
+        let now = epoch();
+        Self {
+            now,
+            client: Core::client(settings.clone(), now),
+            server: Core::server(settings.clone(), now),
+            up: Pipe::new(now, delay, octets_per_second),
+            down: Pipe::new(now, delay, octets_per_second),
+            taken: 0,
+        }
+    }
+
+    /// One millisecond.
+    fn step(&mut self, sending: &[u32]) {
+        self.now += Duration::from_millis(1);
+        while let Some(bytes) = self.up.take(self.now) {
+            let mut actions = Vec::new();
+            self.server.receive(self.now, &bytes, &mut actions);
+            let mut took = Vec::new();
+            for action in actions {
+                match action {
+                    Action::Request { stream, .. } => self.server.answer(stream, 200, &[], false),
+                    Action::Data { stream, bytes } => took.push((stream, bytes.len())),
+                    other => assert!(!matches!(other, Action::Ended(_) | Action::Broken { .. }), "{other:?}"),
+                }
+            }
+            for (stream, octets) in took {
+                self.taken += octets as u64;
+                self.server.consumed(stream, octets, self.now);
+            }
+        }
+        while let Some(bytes) = self.down.take(self.now) {
+            self.client.receive(self.now, &bytes, &mut Vec::new());
+        }
+        let mut sent = true;
+        while std::mem::take(&mut sent) {
+            for stream in sending {
+                let Capacity::Octets(room @ 1..) = self.client.capacity(*stream) else { continue };
+                if self.up.has_room(self.now) {
+                    let length = room.min(DATA_PAYLOAD);
+                    let head = self.client.data(*stream, length, false);
+                    self.client.output().extend_from_slice(&head);
+                    let out = self.client.output();
+                    out.resize(out.len() + length, 0);
+                    sent = true;
+                    let bytes = std::mem::take(out);
+                    self.up.put(self.now, bytes);
+                }
+            }
+        }
+        let bytes = std::mem::take(self.client.output());
+        self.up.put(self.now, bytes);
+        let bytes = std::mem::take(self.server.output());
+        self.down.put(self.now, bytes);
+    }
+
+    fn run(&mut self, milliseconds: u32, sending: &[u32]) -> u64 {
+        let before = self.taken;
+        (0..milliseconds).for_each(|_| self.step(sending));
+        self.taken - before
+    }
+
+    fn open(&mut self) -> u32 {
+        self.client.open("h:1", &[], self.now).unwrap()
+    }
+
+    fn window(&self, stream: u32) -> u32 {
+        self.server.streams[&stream].window
+    }
+}
+
+const MB: u64 = 1_000_000;
+
+#[test]
+fn one_stream_fills_a_long_link_from_the_smallest_window() {
+    // 25 MB/s with a round trip of 100 ms: 2.5 MB under way.
+    let settings = Settings { stream_window: 8 << 20, ..Settings::default() };
+    let mut world = World::new(&settings, Duration::from_millis(50), 25 * MB);
+    world.run(250, &[]);
+    world.server.press(true);
+    world.run(250, &[]);
+    world.server.press(false);
+    let stream = world.open();
+    world.run(400, &[]);
+    assert_eq!(world.window(stream), 64 << 10, "as small as it gets");
+    world.run(3000, &[stream]);
+    let moved = world.run(1000, &[stream]);
+    assert!(moved > 24 * MB, "{moved} octets in a second, of 25 MB");
+    assert!(world.window(stream) <= 8 << 20);
+}
+
+#[test]
+fn a_stream_with_little_to_say_ends_up_with_a_small_window() {
+    let mut world = World::new(&Settings::default(), Duration::from_millis(5), 100 * MB);
+    let stream = world.open();
+    world.run(100, &[]);
+    world.run(200, &[stream]);
+    assert_eq!(world.window(stream), 4 << 20, "1 MB per round trip, four times");
+    for _ in 0..1300 {
+        world.run(1, &[stream]);
+        world.run(99, &[]);
+    }
+    assert!(world.window(stream) <= 256 << 10, "{}", world.window(stream));
+    assert!(world.server.streams[&stream].held() <= 1 << 20);
+}
+
+#[test]
+fn streams_whose_applications_do_not_read_leave_the_others_their_way() {
+    let mut script = Script::ready();
+    let mut sent = 0_u64;
+    let streams: Vec<u32> = (0..199).map(|n| 3 + 2 * n).collect();
+    script.tunnel(1);
+    for stream in &streams {
+        let did = script.send(&connect(*stream));
+        assert_eq!(did.actions.len(), 1, "there is room for as many as the server allows");
+        if did.frames.iter().any(|frame| frame.starts_with("SETTINGS")) {
+            script.send(&raw(kind::SETTINGS, flag::ACK, 0, &[]));
+        }
+        script.accept(*stream);
+        // An honest peer sends what it may, and no owner takes any of it.
+        let may = script.core.streams[stream].recv_window.min(script.core.recv_window);
+        let mut left = usize::try_from(may).unwrap();
+        while left > 0 {
+            let length = left.min(16_375);
+            assert_eq!(script.send(&data(*stream, &vec![0; length], false)).actions.len(), 1);
+            (left, sent) = (left - length, sent + length as u64);
+        }
+    }
+    assert_eq!(script.core.buffered(), sent);
+    let limit = Settings::default().budgets.tunnel_memory;
+    assert!(sent < limit && sent > limit / 2, "{sent}");
+    // Many times the connection's window goes through the one whose application reads.
+    for _ in 0..10_000 {
+        assert_eq!(script.send(&data(1, &[1; 16_000], false)).actions, ["data 1 16000"]);
+        script.core.consumed(1, 16_000, script.now);
+        script.now += Duration::from_micros(100);
+    }
+    // Those that did not read have lost nothing, and go on once they do.
+    let held = script.core.streams[&3].unconsumed;
+    assert_eq!(held, 4 << 20);
+    script.core.consumed(3, 4 << 20, script.now);
+    assert!(script.core.streams[&3].recv_window > 0);
+}
+
+#[test]
+fn a_peer_that_ignores_smaller_windows_stalls_itself() {
+    let settings = Settings {
+        budgets: Budgets { tunnel_memory: 1 << 20, ..Budgets::default() },
+        stream_window: 512 << 10,
+        connection_window: 1 << 20,
+        ..Settings::default()
+    };
+    let mut script = Script::ready_with(settings);
+    (0..4).for_each(|n| script.tunnel(1 + 2 * n));
+    for n in 0..4 {
+        assert!(script.core.recv_window > 0);
+        script.send(&data(1 + 2 * n, &vec![0; 512 << 10], false));
+    }
+    assert_eq!((script.core.buffered(), script.core.recv_window), (2 << 20, 0), "and not an octet more");
+    assert_eq!(script.send(&connect(9)).frames, ["RST_STREAM 9 REFUSED_STREAM"]);
+    assert_eq!(script.core.take_exceeded(), [(Limit::TunnelMemory, 1)]);
+    (0..3).for_each(|n| script.core.consumed(1 + 2 * n, 512 << 10, script.now));
+    assert_eq!(script.core.recv_window, 1 << 20, "consumption opens it again");
+    assert_eq!(script.send(&connect(11)).actions.len(), 1);
+}
+
+#[test]
+fn a_process_short_of_memory_refuses_streams_and_cuts_none() {
+    let mut script = Script::ready();
+    script.tunnel(1);
+    script.core.press(true);
+    assert_eq!(script.frames(), ["SETTINGS 4=65536"]);
+    assert_eq!(script.send(&connect(3)).frames, ["RST_STREAM 3 REFUSED_STREAM"]);
+    assert_eq!(script.core.take_exceeded(), [(Limit::ProcessMemory, 1)]);
+    script.send(&raw(kind::SETTINGS, flag::ACK, 0, &[]));
+    for _ in 0..1000 {
+        assert_eq!(script.send(&data(1, &[0; 16_000], false)).actions.len(), 1);
+        script.core.consumed(1, 16_000, script.now);
+        let window = script.core.streams[&1].recv_window;
+        assert!((32_768..=65_536).contains(&window), "what is taken is given back: {window}");
+    }
+    script.core.press(false);
+    assert_eq!(script.send(&connect(5)).actions.len(), 1);
+}
+
+/// However often the peer moves its initial window, it costs the same, and what may be sent is exact.
+#[test]
+fn a_peer_that_plays_with_its_initial_window() {
+    let mut script = Script::ready();
+    script.tunnel(1);
+    script.send(&window(1, 1000));
+    assert_eq!(script.write(1, 500), 500);
+    for initial in [0, 70_000, 1, 65_535, 200_000] {
+        let did = script.send(&settings_frame(&[(4, 5), (4, initial)]));
+        assert_eq!(did.frames.last().map(String::as_str), Some("SETTINGS ack"));
+        let expected = usize::try_from((i64::from(initial) + 500).min(script.core.send_window)).unwrap();
+        assert_eq!(script.core.capacity(1), Capacity::Octets(expected));
+    }
+    script.send(&window(1, 0x7fff_ffff - 200_500));
+    let did = script.send(&settings_frame(&[(4, 200_001)]));
+    assert_eq!(did.frames, ["GOAWAY 1 FLOW_CONTROL_ERROR"]);
+}
+
+/// A window of zero is no fault: that stream waits, the others do not.
+#[test]
+fn a_stream_without_window_waits_alone() {
+    let mut script = Script::ready();
+    script.tunnel(1);
+    script.tunnel(3);
+    while script.write(3, 16_000) > 0 {}
+    script.send(&window(0, 1 << 20));
+    assert_eq!(script.core.capacity(3), Capacity::Octets(0));
+    assert_eq!(script.write(1, 16_000), 16_000);
+    script.frames();
+    script.wait(Duration::from_secs(9));
+    assert_eq!(script.send(&window(3, 1000)).actions, ["window 3"]);
+    assert_eq!(script.write(3, 16_000), 1000);
+}
