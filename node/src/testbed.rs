@@ -145,7 +145,7 @@ impl Node {
         let (logging, subscriber) = Logging::build(LogSettings::default(), page.clone()).unwrap();
         // What tracing says is not compared; the first node of a test shows it.
         drop(subscriber);
-        let mut threads = Threads::start(2).unwrap();
+        let mut threads = Threads::start(config.n_traffic_threads).unwrap();
         let mut metrics = Metrics::new("unknown", threads.event_loops(), true);
         metrics.show_tunnels(&settings.hbone);
         let dns_metrics = crate::dns::Metrics::new(metrics.dns());

@@ -4,7 +4,7 @@ use super::plaintext::half_closes;
 use super::*;
 
 /// "hello", half-close, read to the end.
-async fn hello(lab: &Lab, recording: &Recording, to: SocketAddr, echo: Option<&Echo>) -> Value {
+pub(super) async fn hello(lab: &Lab, recording: &Recording, to: SocketAddr, echo: Option<&Echo>) -> Value {
     let (answer, end) = inside(lab.pod("client"), move || {
         let mut stream = connect(to).unwrap();
         // A refusal may be there before it is written.

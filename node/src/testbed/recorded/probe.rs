@@ -1,23 +1,26 @@
 //! The prober: speaks HTTP/2 over TLS frame by frame, so that it can also say what no client would.
 
-use std::io::{Read as _, Write as _};
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
-use rustls::{ClientConfig, ClientConnection, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
+pub(super) const DATA: u8 = 0;
+pub(super) const HEADERS: u8 = 1;
+pub(super) const RST_STREAM: u8 = 3;
+pub(super) const SETTINGS: u8 = 4;
+pub(super) const PING: u8 = 6;
+pub(super) const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
 /// On DATA and HEADERS.
-const END_STREAM: u8 = 1;
+pub(super) const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-pub(super) const CODES: [&str; 12] = [
+pub(super) const CODES: [&str; 14] = [
     "NO_ERROR",
     "PROTOCOL_ERROR",
     "INTERNAL_ERROR",
@@ -30,6 +33,8 @@ pub(super) const CODES: [&str; 12] = [
     "COMPRESSION_ERROR",
     "CONNECT_ERROR",
     "ENHANCE_YOUR_CALM",
+    "INADEQUATE_SECURITY",
+    "HTTP_1_1_REQUIRED",
 ];
 
 /// What has come back on one stream.
@@ -68,9 +73,22 @@ impl Answer {
     }
 }
 
-pub(super) struct Probe {
-    tls: StreamOwned<ClientConnection, TcpStream>,
+/// A frame: kind, flags, stream, payload.
+pub(super) type Frame = (u8, u8, u32, Vec<u8>);
+/// As a client.
+pub(super) type Client = StreamOwned<ClientConnection, TcpStream>;
+/// As a server.
+pub(super) type Server = StreamOwned<ServerConnection, TcpStream>;
+
+pub(super) struct Probe<T = Client> {
+    pub(super) tls: T,
     received: Vec<u8>,
+    /// The server's INITIAL_WINDOW_SIZE.
+    initial_window: usize,
+    /// Sums of WINDOW_UPDATE by stream.
+    granted: BTreeMap<u32, usize>,
+    /// How the connection ended, once it has.
+    pub(super) end: Option<String>,
 }
 
 impl Probe {
@@ -79,8 +97,8 @@ impl Probe {
         let tcp = kit::echo::connect(to).unwrap();
         let name = rustls_pki_types::ServerName::from(to.ip());
         let tls = ClientConnection::new(config, name).unwrap();
-        let mut probe = Self { tls: StreamOwned::new(tls, tcp), received: Vec::new() };
-        probe.tls.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
+        let mut probe = Self::over(StreamOwned::new(tls, tcp));
+        let _ = probe.tls.write_all(PREFACE);
         probe.frame(SETTINGS, 0, 0, &[]);
         probe
     }
@@ -89,7 +107,32 @@ impl Probe {
         self.tls.sock.local_addr().unwrap().port()
     }
 
-    fn frame(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+    /// Ends the connection in good order.
+    pub(super) fn close(mut self) {
+        self.tls.conn.send_close_notify();
+        let _ = self.tls.flush();
+    }
+}
+
+impl Probe<Server> {
+    /// Accepts TLS and exchanges SETTINGS.
+    pub(super) fn accept(tcp: TcpStream, config: Arc<ServerConfig>) -> Result<Self, io::Error> {
+        let mut tls = StreamOwned::new(ServerConnection::new(config).unwrap(), tcp);
+        let mut preface = [0; PREFACE.len()];
+        tls.read_exact(&mut preface)?;
+        assert_eq!(&preface, PREFACE);
+        let mut probe = Self::over(tls);
+        probe.frame(SETTINGS, 0, 0, &[]);
+        Ok(probe)
+    }
+}
+
+impl<T: Read + Write> Probe<T> {
+    fn over(tls: T) -> Self {
+        Self { tls, received: Vec::new(), initial_window: 65535, granted: BTreeMap::new(), end: None }
+    }
+
+    pub(super) fn frame(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
         let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
         let mut frame = vec![length[1], length[2], length[3], kind, flags];
         frame.extend(stream.to_be_bytes());
@@ -126,8 +169,38 @@ impl Probe {
         self.request(stream, &[field(":method", "CONNECT"), field(":authority", authority)], false);
     }
 
+    /// An answer without further fields.
+    pub(super) fn answer(&mut self, stream: u32, status: u16, end: bool) {
+        // Name 8 of the static table.
+        let block = [&[8, 3], status.to_string().as_bytes()].concat();
+        let end = if end { END_STREAM } else { 0 };
+        self.frame(HEADERS, END_HEADERS | end, stream, &block);
+    }
+
     pub(super) fn data(&mut self, stream: u32, bytes: &[u8], end: bool) {
         self.frame(DATA, if end { END_STREAM } else { 0 }, stream, bytes);
+    }
+
+    /// Sends up to `most` bytes on a stream while the windows of stream and connection have room, and tells how many.
+    pub(super) fn fill(&mut self, stream: u32, most: usize) -> usize {
+        const PIECE: usize = 16384;
+        let mut sent = 0;
+        while sent < most {
+            let granted = |probe: &Self, stream| probe.granted.get(&stream).copied().unwrap_or_default();
+            while sent + PIECE > self.initial_window + granted(self, stream)
+                || sent + PIECE > 65535 + granted(self, 0)
+            {
+                // What the windows say now is known when a PING has come back.
+                let before = self.granted.clone();
+                self.settle(stream, &mut Answer::default());
+                if self.granted == before && self.initial_window > PIECE {
+                    return sent;
+                }
+            }
+            self.frame(DATA, 0, stream, &[0; PIECE]);
+            sent += PIECE;
+        }
+        sent
     }
 
     pub(super) fn reset(&mut self, stream: u32, code: u32) {
@@ -159,7 +232,14 @@ impl Probe {
     fn take(&mut self, stream: u32, answer: &mut Answer, kind: u8, flags: u8, of: u32, payload: &[u8]) {
         let code = |at: usize| u32::from_be_bytes(payload[at..at + 4].try_into().unwrap());
         match kind {
-            SETTINGS if flags == 0 => self.frame(SETTINGS, 1, 0, &[]),
+            SETTINGS if flags == 0 => {
+                let values = payload.chunks_exact(6).find(|value| value[..2] == [0, 4]);
+                if let Some(value) = values {
+                    self.initial_window = number(&value[2..]);
+                }
+                self.frame(SETTINGS, 1, 0, &[]);
+            }
+            WINDOW_UPDATE => *self.granted.entry(of).or_default() += number(payload),
             PING if flags == 0 => self.frame(PING, 1, 0, payload),
             GOAWAY => answer.goaways.push(code(0)),
             _ if of != stream => {}
@@ -185,7 +265,8 @@ impl Probe {
         }
     }
 
-    fn next(&mut self) -> Option<(u8, u8, u32, Vec<u8>)> {
+    /// The next frame; none: the connection has ended, or nothing came for too long.
+    pub(super) fn next(&mut self) -> Option<Frame> {
         loop {
             if let Some(head) = self.received.get(..9) {
                 let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
@@ -198,38 +279,62 @@ impl Probe {
                 }
             }
             let mut buffer = [0; 16384];
-            match self.tls.read(&mut buffer) {
-                Ok(n @ 1..) => self.received.extend(&buffer[..n]),
-                Ok(0) | Err(_) => return None,
-            }
+            let end = match self.tls.read(&mut buffer) {
+                Ok(n @ 1..) => {
+                    self.received.extend(&buffer[..n]);
+                    continue;
+                }
+                Ok(0) => "close_notify",
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => "fin",
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => "rst",
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => "open",
+                Err(error) => &alert(&error),
+            };
+            self.end = Some(end.to_owned());
+            return None;
         }
-    }
-
-    /// Ends the connection in good order.
-    pub(super) fn close(mut self) {
-        self.tls.conn.send_close_notify();
-        let _ = self.tls.flush();
     }
 }
 
+fn number(bytes: &[u8]) -> usize {
+    u32::from_be_bytes(bytes[..4].try_into().unwrap()).try_into().unwrap()
+}
+
+/// An alert by its name in RFC 8446, section 6.
+pub(super) fn alert(error: &io::Error) -> String {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let Some(rustls::Error::AlertReceived(alert)) = inner else { return error.to_string() };
+    let mut name = "alert:".to_owned();
+    for letter in format!("{alert:?}").replace("CA", "Ca").chars() {
+        if letter.is_uppercase() && !name.ends_with(':') {
+            name.push('_');
+        }
+        name.extend(letter.to_lowercase());
+    }
+    name
+}
+
 /// A header block as the node writes it: the static table and plain literals.
-fn fields(mut block: &[u8]) -> Vec<(String, String)> {
+pub(super) fn fields(mut block: &[u8]) -> Vec<(String, String)> {
     let mut fields = Vec::new();
     while let Some((first, rest)) = block.split_first() {
         block = rest;
+        let own = |text: &str| text.to_owned();
         if first & 0x80 != 0 {
-            let status = match first & 0x7f {
-                8 => "200",
-                12 => "400",
-                13 => "404",
-                14 => "500",
+            fields.push(match first & 0x7f {
+                2 => (own(":method"), own("GET")),
+                8 => (own(":status"), own("200")),
+                12 => (own(":status"), own("400")),
+                13 => (own(":status"), own("404")),
+                14 => (own(":status"), own("500")),
                 other => panic!("static field {other}"),
-            };
-            fields.push((":status".to_owned(), status.to_owned()));
+            });
         } else if first & 0xe0 == 0 {
             let name = match first & 0xf {
                 0 => text(&mut block),
-                8 => ":status".to_owned(),
+                1 => own(":authority"),
+                2 => own(":method"),
+                8 => own(":status"),
                 other => panic!("static name {other}"),
             };
             fields.push((name, text(&mut block)));
