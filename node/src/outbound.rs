@@ -14,17 +14,20 @@ mod headers;
 mod route;
 mod tunnel;
 
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use net::socket::{FoundBy, original_destination};
 use state::{Protocol, Route, Workload};
+use tokio::io::Interest;
+use tokio::net::TcpStream;
 
 use crate::access_log::{Direction, Failure};
 use crate::connections::{OutboundEntry, OutboundKey};
 use crate::context::{Facts, Who};
-use crate::failure::ConnectionError;
+use crate::failure::{Broken, ConnectionError};
 use crate::metrics::Security;
 use crate::pods::proxy::{Accepted, PodProxy};
 use crate::record::{Endpoints, FromApplication, Joined, Record};
@@ -125,7 +128,12 @@ impl Routed {
         let result = match &route.authority {
             Some(authority) => {
                 let request = headers::connect(authority, &source, &route, accepted.peer);
-                match tunnel::open(proxy, &source, &route, request).await {
+                let opened = tokio::select! {
+                    biased;
+                    opened = tunnel::open(proxy, &source, &route, request) => opened,
+                    error = gone(&accepted.stream) => Err(error),
+                };
+                match opened {
                     Ok(tunnel) => {
                         let counters = Arc::new(hbone::Counters::default());
                         record.follow(Arc::new(FromApplication(Arc::clone(&counters))));
@@ -147,4 +155,16 @@ impl Routed {
         record.finish(result.as_ref().copied());
         drop(listed);
     }
+}
+
+/// Resolves when the application has cut its connection: then nobody wants the answer. An orderly end of its side says
+/// nothing yet, it may have sent all it wants to say.
+async fn gone(application: &TcpStream) -> ConnectionError {
+    let error = match application.ready(Interest::ERROR).await {
+        Ok(_) => {
+            application.take_error().ok().flatten().unwrap_or_else(|| io::ErrorKind::ConnectionReset.into())
+        }
+        Err(error) => error,
+    };
+    ConnectionError::Sending(Broken::Socket(error))
 }

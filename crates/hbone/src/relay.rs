@@ -81,7 +81,7 @@ pub fn relay(
 ) -> impl Future<Output = RelayEnd> + use<> {
     let app = Rc::new(Socket::new(app));
     tunnel.cell.attach(app.clone(), counters.clone());
-    Relay { tunnel, app, counters: counters.clone(), slots: 1, app_ended: false, fin_sent: false }
+    Relay { tunnel, app, counters: counters.clone(), slots: 1, app_ended: false, cut: None, fin_sent: false }
 }
 
 struct Relay {
@@ -92,6 +92,8 @@ struct Relay {
     slots: usize,
     /// The application has ended its direction, and the peer knows.
     app_ended: bool,
+    /// Then its socket is not read any more: this tells when it is cut.
+    cut: Option<Pin<Box<dyn Future<Output = io::Error>>>>,
     /// The peer has ended its direction, and the application knows.
     fin_sent: bool,
 }
@@ -136,7 +138,16 @@ impl Future for Relay {
                 }
             }
         }
-        if relay.fin_sent { Poll::Ready(RelayEnd::Clean) } else { Poll::Pending }
+        if relay.fin_sent {
+            return Poll::Ready(RelayEnd::Clean);
+        }
+        let app = &relay.app;
+        let cut = relay.cut.get_or_insert_with(|| {
+            let app = app.clone();
+            Box::pin(async move { app.cut().await })
+        });
+        let error = ready!(cut.as_mut().poll(cx));
+        Poll::Ready(relay.app_write_failed(&error))
     }
 }
 

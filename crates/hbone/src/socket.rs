@@ -33,6 +33,16 @@ impl Socket {
         self.0.poll_write_ready(cx)
     }
 
+    /// Resolves once the connection has been cut from the other end, also when nothing is read or written any more.
+    pub(crate) async fn cut(&self) -> io::Error {
+        match self.0.ready(Interest::ERROR).await {
+            Ok(_) => {
+                self.0.take_error().ok().flatten().unwrap_or_else(|| io::ErrorKind::ConnectionReset.into())
+            }
+            Err(error) => error,
+        }
+    }
+
     /// Reads what is there. A short read clears readiness: the next [`Socket::poll_readable`] waits for new data
     /// without a system call that would only find nothing.
     pub(crate) fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
