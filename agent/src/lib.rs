@@ -59,10 +59,11 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
 fn serve(config: &app::Config, environment: &Environment) -> ExitCode {
     let format = if environment.get("LOG_FORMAT") == Some("json") { Format::Json } else { Format::Plain };
     let filter = environment.get("RUST_LOG").map(str::to_owned);
-    let logging = match Logging::init(Settings { format, filter, ..Settings::default() }) {
-        Ok(logging) => logging,
-        Err(error) => return report(&error.to_string(), error.code()),
-    };
+    let logging =
+        match Logging::init(Settings { format, filter, program: "culvert_agent", ..Settings::default() }) {
+            Ok(logging) => logging,
+            Err(error) => return report(&error.to_string(), error.code()),
+        };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return report(&format!("cannot start: {error}"), "agent-cannot-start"),

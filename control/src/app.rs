@@ -87,8 +87,12 @@ impl StartError {
 }
 
 fn serve(config: Config) -> ExitCode {
-    let settings =
-        Settings { format: config.log_format, filter: config.log_filter.clone(), ..Settings::default() };
+    let settings = Settings {
+        format: config.log_format,
+        filter: config.log_filter.clone(),
+        program: "culvert_control",
+        ..Settings::default()
+    };
     let logging = match Logging::init(settings) {
         Ok(logging) => logging,
         Err(error) => {

@@ -6,6 +6,7 @@
 mod command;
 mod dump;
 mod names;
+mod traffic;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -18,6 +19,7 @@ use runtime::drain::{Drain, Trigger};
 use runtime::environment::Environment;
 use runtime::health::Readiness;
 use runtime::logging::{self, Format, Logging};
+use runtime::metrics::RuntimeCollector;
 use runtime::signals::Signals;
 use runtime::tasks::TaskGroup;
 use state::Mesh;
@@ -30,11 +32,12 @@ use crate::certs::{CaClient, CertificateManager};
 use crate::config::{Config, LOG_ALIASES};
 use crate::dns;
 use crate::metrics::Metrics;
-use crate::pods::{self, DnsParts, Instance, PodList, Pods, StartError as PodError};
+use crate::pods::{self, DnsParts, PodList, StartError as PodError};
 use crate::settings::Settings;
 use crate::sync::{LocalIdentities, MeshHandle, Sync, SyncError};
 use crate::threads::{Equipment, Threads};
 use command::Command;
+use traffic::Traffic;
 
 /// How long the HTTP servers and background tasks get once the pods are drained.
 const LAST_CALL: Duration = Duration::from_secs(2);
@@ -98,6 +101,7 @@ fn start(arguments: &[OsString]) -> ExitCode {
         base: "hickory_server::server=off",
         filter: environment.get("RUST_LOG").map(str::to_owned),
         aliases: LOG_ALIASES,
+        program: "",
     });
     let logging = match logging {
         Ok(logging) => logging,
@@ -158,12 +162,13 @@ async fn serve(config: Config, logging: &Logging) -> Result<ExitCode, StartError
 
     let mut threads = Threads::start(config.n_traffic_threads).map_err(StartError::Thread)?;
     let readiness = Readiness::new();
-    let state_known = readiness.register("state manager");
-    let pods_known = config.is_shared().then(|| readiness.register("workload proxy manager"));
+    let ready = traffic::Tasks::register(&config, &readiness);
     let servers = Servers::bind(&config).await?;
 
     let tag = config.istio_version.as_str();
-    let mut metrics = Metrics::new(tag, threads.event_loops(), config.is_shared());
+    let alive = vec![parts.tasks.clone(), parts.connections.clone()];
+    let event_loops = RuntimeCollector::new(threads.event_loops(), alive);
+    let mut metrics = Metrics::new(tag, event_loops, config.is_shared());
     let dns_metrics = dns::Metrics::new(metrics.dns());
     let node = config.local_node.as_deref().filter(|_| config.is_shared());
     let observer = LocalIdentities::new(certificates.clone(), node.map(Arc::from));
@@ -171,9 +176,6 @@ async fn serve(config: Config, logging: &Logging) -> Result<ExitCode, StartError
     let mesh = sync.mesh();
     parts.tasks.spawn_essential("discovery", sync.run());
 
-    if config.is_shared() {
-        self_test(config.packet_mark)?;
-    }
     let settings = Arc::new(Settings::new(&config));
     metrics.show_tunnels(&settings.hbone);
     threads.equip(|| Equipment {
@@ -202,12 +204,12 @@ async fn serve(config: Config, logging: &Logging) -> Result<ExitCode, StartError
         pods: config.is_shared().then_some(list),
         local: config.local_source.clone(),
     };
+    let traffic = Traffic::bind(&config, environment, &certificates, ready)?;
     let admin = Admin::new(sources, &config, logging.clone(), parts.signals.handle());
     let page = move || metrics.render();
     servers.serve(admin, page, readiness, &parts.tasks, &parts.drain);
 
-    let pods = pods_known.map(|ready| Pods::new(environment.clone(), ready));
-    let traffic = traffic(config, environment, mesh, certificates, pods, state_known);
+    let traffic = traffic.carry(config, mesh);
     let code = until_stopped(parts, traffic).await;
     if let Ok(threads) = Arc::try_unwrap(threads) {
         threads.stop().await;
@@ -263,54 +265,6 @@ fn dns_parts(config: &Config, mesh: &MeshHandle, metrics: dns::Metrics, tasks: &
         }
     });
     DnsParts { mesh: current, settings: Arc::new(config.dns()), metrics }
-}
-
-/// Carries traffic once the mesh is known, until drained.
-async fn traffic(
-    config: Config,
-    environment: pods::Environment,
-    mesh: MeshHandle,
-    certificates: CertificateManager,
-    pods: Option<Pods>,
-    state_known: runtime::health::ReadinessTask,
-) -> Result<(), StartError> {
-    let drain = environment.drain.clone();
-    tokio::select! {
-        biased;
-        // Stopped before it began.
-        () = drain.draining() => return Ok(()),
-        () = mesh.synced() => state_known.done(),
-    }
-    let deadline = config.termination_deadline;
-    let own = match names::own_pod(&config)? {
-        Some((pod, identity)) if pods.is_some() => {
-            let held = certificates.hold(&identity);
-            let instance = Instance::own(&environment, pod, identity).await;
-            Some((instance.map_err(StartError::Listen)?, held))
-        }
-        _ => None,
-    };
-    let carried = async {
-        match pods {
-            Some(pods) => pods.run(config.inpod_uds.clone()).await,
-            None => {
-                let pod = names::dedicated_pod(&config);
-                let instance = Instance::dedicated(&environment, pod).await;
-                let instance = instance.map_err(StartError::Listen)?;
-                drain.draining().await;
-                instance.drain(deadline).await;
-            }
-        }
-        Ok(())
-    };
-    let own = async {
-        if let Some((instance, _held)) = own {
-            drain.draining().await;
-            instance.drain(deadline).await;
-        }
-    };
-    let (carried, ()) = futures::future::join(carried, own).await;
-    carried
 }
 
 /// Runs until a signal, a request, or the failure of a part; then drains.

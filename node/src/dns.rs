@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use futures::future::{self, LocalBoxFuture};
 use futures::stream::{FuturesUnordered, StreamExt as _};
+use runtime::drain::Drain;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -59,6 +60,8 @@ pub(crate) struct Dependencies {
     pub(crate) upstream: Upstream,
     /// Counters of all pods.
     pub(crate) metrics: Metrics,
+    /// Begins when the pod's clients are to be served no more.
+    pub(crate) drain: Drain,
 }
 
 /// What holds for the DNS proxies of all pods.
@@ -90,12 +93,17 @@ pub(crate) enum Transport {
     Tcp,
 }
 
-/// Serves one pod until dropped. Spawns nothing: all queries are part of this future.
+/// Serves one pod until it drains, then answers what was asked before; dropped, it answers nothing more. Spawns
+/// nothing: all queries are part of this future.
 pub(crate) async fn serve(sockets: Sockets, dependencies: Dependencies) {
     let dependencies = &dependencies;
     let udp = sockets.udp.into_iter().map(|socket| serve_udp(socket, dependencies));
     let tcp = sockets.tcp.into_iter().map(|listener| serve_tcp(listener, dependencies));
-    future::join(future::join_all(udp), future::join_all(tcp)).await;
+    let drained = async {
+        dependencies.drain.draining().await;
+        tracing::info!(target: "ztunnel::dns::server", "shutting down the DNS server");
+    };
+    future::join3(future::join_all(udp), future::join_all(tcp), drained).await;
 }
 
 async fn serve_udp(socket: UdpSocket, dependencies: &Dependencies) {
@@ -110,6 +118,7 @@ async fn serve_udp(socket: UdpSocket, dependencies: &Dependencies) {
         tokio::select! {
             biased;
             Some(()) = waiting.next(), if !waiting.is_empty() => {}
+            () = dependencies.drain.draining() => break,
             received = socket.recv_from(&mut buffer) => {
                 let Ok((length, client)) = received else {
                     // An ICMP error of an earlier reply, or memory is short: neither may end the service.
@@ -128,6 +137,7 @@ async fn serve_udp(socket: UdpSocket, dependencies: &Dependencies) {
             }
         }
     }
+    while waiting.next().await.is_some() {}
 }
 
 async fn serve_tcp(listener: TcpListener, dependencies: &Dependencies) {
@@ -142,20 +152,28 @@ async fn serve_tcp(listener: TcpListener, dependencies: &Dependencies) {
         tokio::select! {
             biased;
             Some(_) = connections.next(), if !connections.is_empty() => {}
+            () = dependencies.drain.draining() => break,
             accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
                 Ok((stream, _)) => connections.push(serve_connection(stream, dependencies)),
                 Err(_) => sleep(Duration::from_millis(100)).await,
             }
         }
     }
+    drop(listener);
+    while connections.next().await.is_some() {}
 }
 
-/// Queries of one connection, one after the other.
+/// Queries of one connection, one after the other, until the pod drains.
 async fn serve_connection(mut stream: TcpStream, dependencies: &Dependencies) -> io::Result<()> {
     // A late small answer is worse than a small packet; failing changes nothing else.
     let _ = stream.set_nodelay(true);
     loop {
-        let packet = timeout(CONNECTION_IDLE, read_message(&mut stream)).await??;
+        let packet = tokio::select! {
+            biased;
+            packet = timeout(CONNECTION_IDLE, read_message(&mut stream)) => packet??,
+            // What is half read is half asked.
+            () = dependencies.drain.draining() => return Ok(()),
+        };
         let Some(reply) = reply(&packet, Transport::Tcp, true, dependencies).await else { continue };
         timeout(CONNECTION_IDLE, write_message(&mut stream, &reply)).await??;
     }

@@ -15,7 +15,6 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use runtime::metrics::{ProcessCollector, RuntimeCollector};
-use tokio::runtime::Handle;
 
 pub(crate) use labels::{Flag, OnDemandDnsLabels, Party, Reporter, Security, ServiceLabels, TrafficLabels};
 pub(crate) use traffic::{Followed, LiveBytes, OpenSocket, Series, Shard};
@@ -50,12 +49,12 @@ pub(crate) struct PodMetrics {
 }
 
 impl Metrics {
-    /// An empty page; `tag` is the version of Istio that this build stands in for, `event_loops`
-    /// are those of the traffic threads.
-    pub(crate) fn new(tag: &str, event_loops: Vec<Handle>, in_pod: bool) -> Self {
+    /// An empty page; `tag` is the version of Istio that this build stands in for, `event_loops` are what
+    /// carries the traffic.
+    pub(crate) fn new(tag: &str, event_loops: RuntimeCollector, in_pod: bool) -> Self {
         let mut sections = Sections::default();
         sections.process.register_collector(Box::new(ProcessCollector));
-        sections.process.register_collector(Box::new(RuntimeCollector::new(event_loops)));
+        sections.process.register_collector(Box::new(event_loops));
 
         let build: prometheus_client::metrics::family::Family<Vec<(String, String)>, Gauge> =
             prometheus_client::metrics::family::Family::default();

@@ -5,6 +5,7 @@
 //! answered and ends the connection, not the pods: they go on as they are and the next connection
 //! names them again.
 
+mod bound;
 mod instance;
 mod list;
 mod netns;
@@ -20,6 +21,7 @@ use runtime::health::ReadinessTask;
 use state::Pod;
 use tokio::time::Instant;
 
+pub(crate) use bound::Bound;
 pub(crate) use instance::{DnsParts, Environment, Instance};
 pub(crate) use list::PodList;
 pub(crate) use netns::StartError;
@@ -42,6 +44,27 @@ pub(crate) struct Pods {
     retry_at: Option<Instant>,
     /// The snapshot of the present connection has been processed.
     synced: bool,
+}
+
+/// How a connection to the agent ended.
+#[derive(Clone, Copy, Debug)]
+enum Parting {
+    /// The agent went away.
+    Closed,
+    /// It broke the protocol, and we went away.
+    Broken,
+}
+
+impl Parting {
+    /// How long to wait for the next connection after one that had (or had not) sent its snapshot; `last` is the
+    /// wait before.
+    fn pause(self, synced: bool, last: Duration) -> Duration {
+        match self {
+            // An agent that worked and was restarted: the next one is not kept waiting.
+            Self::Closed if synced => CONNECT_WAIT.0,
+            Self::Closed | Self::Broken => (last * 2).min(CONNECT_WAIT.1),
+        }
+    }
 }
 
 /// A pod that could not be started.
@@ -73,6 +96,7 @@ impl Pods {
             biased;
             () = drain.draining() => {
                 tracing::info!(target: "ztunnel::inpod::protocol", "workload proxy manager: drain requested");
+                tracing::info!(target: "ztunnel::inpod::workloadmanager", "drain requested");
             }
             () = self.follow(&path) => {}
         }
@@ -82,20 +106,23 @@ impl Pods {
     }
 
     async fn follow(&mut self, path: &Path) {
+        let mut wait = CONNECT_WAIT.0;
         loop {
             let connection = connect(path).await;
-            tracing::info!(target: "ztunnel::inpod::workloadmanager", "connected to the node agent");
+            tracing::info!(target: "ztunnel::inpod::workloadmanager", "handling new stream");
             self.pending.clear();
             self.show_pending();
             self.synced = false;
-            self.serve(connection).await;
+            let parting = self.serve(connection).await;
             self.ready.pending_again();
-            tokio::time::sleep(CONNECT_WAIT.0).await;
+            wait = parting.pause(self.synced, wait);
+            tracing::debug!(target: "ztunnel::inpod::workloadmanager", ?parting, "reconnecting to the node agent in {wait:?}");
+            tokio::time::sleep(wait).await;
         }
     }
 
     /// Serves one connection until it ends.
-    async fn serve(&mut self, mut connection: Connection) {
+    async fn serve(&mut self, mut connection: Connection) -> Parting {
         loop {
             let retry = async {
                 match self.retry_at {
@@ -119,20 +146,20 @@ impl Pods {
                     tracing::error!(target: "ztunnel::inpod::workloadmanager", code, error = %broken, "the node agent broke the protocol");
                     // The reason is told if the agent still listens; the connection ends anyhow.
                     let _ = connection.acknowledge(Err(broken.refusal())).await;
-                    return;
+                    return Parting::Broken;
                 }
                 Err(ConnectionLost::Closed) => {
                     tracing::info!(target: "ztunnel::inpod::workloadmanager", "process stream ended with eof");
-                    return;
+                    return Parting::Closed;
                 }
                 Err(lost) => {
                     tracing::warn!(target: "ztunnel::inpod::workloadmanager", error = %lost, "process stream ended");
-                    return;
+                    return Parting::Closed;
                 }
             };
             if let Err(error) = connection.acknowledge(outcome).await {
                 tracing::warn!(target: "ztunnel::inpod::workloadmanager", %error, "failed to answer the node agent");
-                return;
+                return Parting::Closed;
             }
         }
     }
@@ -271,5 +298,23 @@ async fn connect(path: &Path) -> Connection {
                 announce_wait = (announce_wait * 2).min(ANNOUNCE_WAIT.1);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_that_misbehaves_is_asked_less_and_less_often() {
+        let pauses = |parting: Parting, synced| {
+            let next = move |last: &Duration| Some(parting.pause(synced, *last));
+            std::iter::successors(Some(CONNECT_WAIT.0), next).take(12).map(|wait| wait.as_millis())
+        };
+        let growing = [20, 40, 80, 160, 320, 640, 1280, 2560, 5120, 10_240, 15_000, 15_000];
+        assert!(pauses(Parting::Broken, true).eq(growing));
+        assert!(pauses(Parting::Broken, false).eq(growing));
+        assert!(pauses(Parting::Closed, false).eq(growing), "broken off before the snapshot");
+        assert!(pauses(Parting::Closed, true).all(|wait| wait == 20), "restarted");
     }
 }

@@ -27,6 +27,7 @@ use runtime::drain::{Drain, Trigger};
 use runtime::environment::Environment as Variables;
 use runtime::health::Readiness;
 use runtime::logging::{Logging, Settings as LogSettings};
+use runtime::metrics::RuntimeCollector;
 use runtime::tasks::TaskGroup;
 use state::{Mesh, MeshConfig};
 use tokio::sync::watch;
@@ -146,7 +147,8 @@ impl Node {
         // What tracing says is not compared; the first node of a test shows it.
         drop(subscriber);
         let mut threads = Threads::start(config.n_traffic_threads).unwrap();
-        let mut metrics = Metrics::new("unknown", threads.event_loops(), true);
+        let event_loops = RuntimeCollector::new(threads.event_loops(), vec![tasks.clone()]);
+        let mut metrics = Metrics::new("unknown", event_loops, true);
         metrics.show_tunnels(&settings.hbone);
         let dns_metrics = crate::dns::Metrics::new(metrics.dns());
         threads.equip(|| Equipment {

@@ -25,3 +25,4 @@ pub mod logging;
 pub mod metrics;
 pub mod signals;
 pub mod tasks;
+pub mod throttle;

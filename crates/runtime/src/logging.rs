@@ -36,6 +36,8 @@ pub struct Settings {
     pub filter: Option<String>,
     /// Other names for our targets in filters.
     pub aliases: &'static [Alias],
+    /// What stands for `ztunnel` in the scopes of JSON lines; empty: itself. Only the node proxy is one.
+    pub program: &'static str,
 }
 
 /// Logging cannot start.
@@ -99,7 +101,7 @@ impl Logging {
         let (filter, reloadable) = Filter::start(&settings)?;
         let queue = Queue::start(output)?;
         let format = settings.format;
-        let lines = layer::Lines { queue: Arc::clone(&queue), format };
+        let lines = layer::Lines { queue: Arc::clone(&queue), format, program: settings.program };
         let subscriber = tracing_subscriber::registry().with(reloadable).with(lines);
         Ok((Self { queue, filter: Arc::new(filter), format }, subscriber))
     }

@@ -54,11 +54,11 @@ impl Signals {
     pub async fn stop_requested(&mut self) -> StopCause {
         tokio::select! {
             _ = self.terminate.recv() => {
-                tracing::info!(target: "ztunnel::signal", "received signal SIGTERM, starting shutdown");
+                tracing::info!(target: "ztunnel::signal::imp", "received signal SIGTERM, starting shutdown");
                 StopCause::Terminate
             }
             _ = self.interrupt.recv() => {
-                tracing::info!(target: "ztunnel::signal", "received signal SIGINT, starting shutdown");
+                tracing::info!(target: "ztunnel::signal::imp", "received signal SIGINT, starting shutdown");
                 StopCause::Interrupt
             }
             () = self.explicit.0.notified() => {

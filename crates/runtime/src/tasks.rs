@@ -5,6 +5,7 @@
 //! failure is also its parent group's. Cancelling a group drops the futures of all its tasks, children included.
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use parking_lot::Mutex;
@@ -64,6 +65,8 @@ struct Shared {
     failure: Mutex<Option<TaskFailure>>,
     changed: Notify,
     parent: Option<TaskGroup>,
+    /// Tasks of this group and of all groups inside the same outermost one.
+    alive: Arc<AtomicUsize>,
 }
 
 impl TaskGroup {
@@ -79,7 +82,8 @@ impl TaskGroup {
 
     fn with(name: &'static str, cancelled: CancellationToken, parent: Option<Self>) -> Self {
         let (tracker, failure, changed) = (TaskTracker::new(), Mutex::new(None), Notify::new());
-        Self { shared: Arc::new(Shared { name, tracker, cancelled, failure, changed, parent }) }
+        let alive = parent.as_ref().map(|parent| Arc::clone(&parent.shared.alive)).unwrap_or_default();
+        Self { shared: Arc::new(Shared { name, tracker, cancelled, failure, changed, parent, alive }) }
     }
 
     /// Spawns a task that may end at any time.
@@ -131,7 +135,8 @@ impl TaskGroup {
         task: &'static str,
         future: F,
     ) -> impl Future<Output = ()> + use<F> {
-        let watcher = PanicWatcher { group: self.clone(), task };
+        self.shared.alive.fetch_add(1, Ordering::Relaxed);
+        let watcher = Watcher { group: self.clone(), task };
         async move {
             watcher.group.shared.cancelled.run_until_cancelled(future).await;
         }
@@ -179,6 +184,11 @@ impl TaskGroup {
         self.shared.tracker.len()
     }
 
+    /// How many tasks are running in the whole tree of groups that this one belongs to.
+    pub fn n_alive(&self) -> usize {
+        self.shared.alive.load(Ordering::Relaxed)
+    }
+
     /// Waits until every task of this group has ended; the first failure, if any. Spawning after it is still allowed.
     pub async fn join(&self) -> Result<(), TaskFailure> {
         self.shared.tracker.close();
@@ -188,13 +198,15 @@ impl TaskGroup {
     }
 }
 
-struct PanicWatcher {
+/// Lives as long as a task; notices a panic and the end.
+struct Watcher {
     group: TaskGroup,
     task: &'static str,
 }
 
-impl Drop for PanicWatcher {
+impl Drop for Watcher {
     fn drop(&mut self) {
+        self.group.shared.alive.fetch_sub(1, Ordering::Relaxed);
         if thread::panicking() {
             self.group.fail(self.task, FailureCause::Panicked);
         }

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use runtime::http::whole_text;
-use runtime::logging::{Format, Settings};
+use runtime::logging::Settings;
 use runtime::signals::Signals;
 use serde_json::Value;
 use wire::dump::{Connection, Connections, PodState, WorkloadInfo};
@@ -43,8 +43,7 @@ fn config(variables: &[(&str, &str)]) -> Config {
 }
 
 fn admin_of(current: Current) -> Admin<Fixed> {
-    let settings =
-        Settings { format: Format::Plain, base: "hickory_server::server=off", filter: None, aliases: &[] };
+    let settings = Settings { base: "hickory_server::server=off", ..Settings::default() };
     let (logging, subscriber) = Logging::build(settings, std::io::sink()).unwrap();
     // Filters change as long as somebody is subscribed.
     std::mem::forget(subscriber);

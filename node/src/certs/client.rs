@@ -41,23 +41,20 @@ impl CaClient {
     /// had, the old one goes on.
     async fn channel(&self) -> Result<Channel, ChannelError> {
         let mut built = self.channel.lock().await;
-        let fresh = async {
-            let fingerprint = self.endpoint.fingerprint().await?;
-            match &*built {
-                Some(old) if old.fingerprint == fingerprint => Ok(None),
-                _ => Ok(Some(Built { fingerprint, channel: self.endpoint.connect().await? })),
+        let fresh = match (self.endpoint.fingerprint().await, built.as_ref()) {
+            (Ok(fingerprint), Some(old)) if old.fingerprint == fingerprint => return Ok(old.channel.clone()),
+            (Ok(fingerprint), _) => {
+                self.endpoint.connect().await.map(|channel| Built { fingerprint, channel })
             }
+            (Err(error), _) => Err(error),
         };
-        match (fresh.await, &mut *built) {
-            (Ok(None), Some(old)) => Ok(old.channel.clone()),
-            (Ok(Some(new)), slot) => Ok(slot.insert(new).channel.clone()),
+        match (fresh, built.as_ref()) {
+            (Ok(new), _) => Ok(built.insert(new).channel.clone()),
             (Err(error), Some(old)) => {
-                let error: ChannelError = error;
                 tracing::warn!(code = error.code(), %error, "keeping the channel to the CA with its old roots");
                 Ok(old.channel.clone())
             }
             (Err(error), None) => Err(error),
-            (Ok(None), None) => unreachable!("no change without an old channel"),
         }
     }
 

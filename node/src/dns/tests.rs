@@ -1,10 +1,12 @@
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Mutex;
 
 use hickory_proto::op::{Message, MessageType, OpCode, Query as Question, ResponseCode};
 use hickory_proto::rr::rdata::{A, SOA};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
+use net::socket::{ListenOptions, Transparent, UdpOptions, bind_udp, listen};
 use prometheus_client::registry::Registry;
+use runtime::drain::Trigger;
 use state::{Mesh, MeshConfig};
 
 use super::*;
@@ -43,6 +45,8 @@ struct World {
     registry: Registry,
     /// What the resolver was sent.
     seen: Arc<Mutex<Vec<Vec<u8>>>>,
+    /// Begins the drain of the pod.
+    trigger: Trigger,
 }
 
 /// The resolver's answer to everything it can read: NXDOMAIN with an SOA for `nx`, else an A and an additional.
@@ -93,9 +97,18 @@ fn upstream() -> Upstream {
 
 /// Runs `test` beside a proxy for `ns1/client` of [`WORLD`].
 fn with_world<F: Future<Output = ()>>(world: &str, with_resolver: bool, test: impl FnOnce(World) -> F) {
+    with_sockets(same_port(), world, with_resolver, test);
+}
+
+/// The same on these sockets.
+fn with_sockets<F: Future<Output = ()>>(
+    (udp, tcp): (UdpSocket, TcpListener),
+    world: &str,
+    with_resolver: bool,
+    test: impl FnOnce(World) -> F,
+) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let (udp, tcp) = same_port();
         let (mesh, _) = Mesh::new(MeshConfig::default()).apply(state::local_file::parse(world).unwrap());
         let (_sender, mesh) = watch::channel(Arc::new(mesh));
         let (upstream_udp, upstream_tcp) = same_port();
@@ -106,6 +119,7 @@ fn with_world<F: Future<Output = ()>>(world: &str, with_resolver: bool, test: im
         let upstream_tcp = tokio::net::TcpListener::from_std(upstream_tcp).unwrap();
         let mut registry = Registry::default();
         let seen = Arc::<Mutex<Vec<Vec<u8>>>>::default();
+        let (trigger, drain) = Drain::new();
         let dependencies = Dependencies {
             mesh,
             pod: state::Pod { namespace: "ns1".into(), name: "client".into(), service_account: "sa".into() },
@@ -118,14 +132,21 @@ fn with_world<F: Future<Output = ()>>(world: &str, with_resolver: bool, test: im
             resolvers: if with_resolver { vec![resolver_address] } else { Vec::new() },
             upstream: upstream(),
             metrics: Metrics::new(&mut registry),
+            drain: drain.clone(),
         };
         let address = udp.local_addr().unwrap();
-        let world = World { address, registry, seen: seen.clone() };
+        let world = World { address, registry, seen: seen.clone(), trigger };
         let serving = serve(Sockets { udp: vec![udp], tcp: vec![tcp] }, dependencies);
+        let serving = async {
+            serving.await;
+            assert!(drain.is_draining(), "it serves until it is told to stop");
+            std::future::pending::<()>().await;
+        };
+        let test = timeout(Duration::from_secs(20), test(world));
         tokio::select! {
-            () = serving => panic!("it serves until it is dropped"),
             () = resolver(upstream_udp, upstream_tcp, seen) => {}
-            done = timeout(Duration::from_secs(20), test(world)) => done.expect("in time"),
+            () = serving => {}
+            done = test => done.expect("in time"),
         }
     });
 }
@@ -143,7 +164,8 @@ impl World {
     async fn raw(&self, transport: Transport, packet: &[u8]) -> Vec<u8> {
         match transport {
             Transport::Udp => {
-                let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+                let own = SocketAddr::new(self.address.ip(), 0);
+                let socket = tokio::net::UdpSocket::bind(own).await.unwrap();
                 socket.send_to(packet, self.address).await.unwrap();
                 let mut buffer = vec![0; 65_535];
                 let n = socket.recv(&mut buffer).await.unwrap();
@@ -384,6 +406,7 @@ fn an_unknown_pod_gets_servfail_and_is_counted() {
             resolvers: Vec::new(),
             upstream: upstream(),
             metrics: Metrics::new(&mut registry),
+            drain: Drain::new().1,
         };
         let asked = question("mine", RecordType::A, None);
         let refused = reply(&asked, Transport::Udp, true, &dependencies).await.unwrap();
@@ -395,5 +418,53 @@ fn an_unknown_pod_gets_servfail_and_is_counted() {
         };
         let (answered, ()) = tokio::join!(reply(&asked, Transport::Udp, true, &dependencies), arrives);
         assert_eq!(answers(&Message::from_vec(&answered.unwrap()).unwrap()), ["mine. A 10.9.0.4"]);
+    });
+}
+
+// A-DN-17: IPv4 clients of a dual-stack socket.
+#[test]
+fn ipv4_clients_are_served_on_a_dual_stack_socket() {
+    let any = "[::]:0".parse().unwrap();
+    let udp = bind_udp(any, &UdpOptions { mark: None, reuse_port: true }).unwrap();
+    let options = ListenOptions {
+        mark: None,
+        reuse_port: true,
+        transparent: Transparent::Never,
+        backlog: 16,
+        keepalive: None,
+        user_timeout: false,
+    };
+    let here = SocketAddr::new(any.ip(), udp.local_addr().unwrap().port());
+    let tcp = listen(here, &options).unwrap().socket;
+    with_sockets((udp, tcp), WORLD, true, |mut world| async move {
+        for ip in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
+            world.address.set_ip(ip);
+            for transport in [Transport::Udp, Transport::Tcp] {
+                let reply = world.ask(transport, "mine", RecordType::A).await;
+                assert_eq!(answers(&reply), ["mine. A 10.9.0.4"], "{transport:?} from {ip}");
+            }
+        }
+    });
+}
+
+// Data-path 10.1: what was asked before the drain is answered, nothing is asked after it.
+#[test]
+fn questions_under_way_are_answered_while_draining() {
+    with_world(WORLD, true, |world| async move {
+        let mut connected = TcpStream::connect(world.address).await.unwrap();
+        let asked = question("mine", RecordType::A, None);
+        write_message(&mut connected, &asked).await.unwrap();
+        read_message(&mut connected).await.unwrap();
+        // The resolver has it, and its answer is still to come, when the drain begins.
+        let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        socket.send_to(&question("elsewhere.test", RecordType::A, None), world.address).await.unwrap();
+        while world.seen.lock().unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        world.trigger.start();
+        let mut buffer = vec![0; 512];
+        let n = socket.recv(&mut buffer).await.unwrap();
+        assert_eq!(query::response_code(&buffer[..n]), 0);
+        assert_eq!(connected.read(&mut buffer).await.unwrap(), 0, "idle connections end");
     });
 }

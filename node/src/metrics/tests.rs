@@ -6,6 +6,10 @@ use super::*;
 
 const RECORDED: &str = include_str!("../../../tests/data/page/metrics-n1.txt");
 
+fn idle() -> RuntimeCollector {
+    RuntimeCollector::new(Vec::new(), Vec::new())
+}
+
 fn parse_labels(text: &str) -> Vec<(String, String)> {
     let inner = text.trim_end_matches('}');
     let pairs = inner.split("\",").map(|pair| pair.trim_end_matches('"'));
@@ -54,7 +58,8 @@ fn traffic_labels(labels: &[(String, String)]) -> (TrafficLabels, Flag) {
 #[test]
 fn page_of_recorded_traffic_is_the_recorded_page() {
     let event_loop = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let mut metrics = Metrics::new("unknown", vec![event_loop.handle().clone()], true);
+    let mut metrics =
+        Metrics::new("unknown", RuntimeCollector::new(vec![event_loop.handle().clone()], Vec::new()), true);
     let url = |name: &str| vec![("url".to_owned(), format!("type.googleapis.com/istio.{name}"))];
     let messages = prometheus_client::metrics::family::Family::<_, Counter>::default();
     messages.get_or_create(&url("workload.Address")).inc();
@@ -120,7 +125,7 @@ fn page_of_recorded_traffic_is_the_recorded_page() {
 /// A quote from a peer's baggage must not break the page (data-path W95).
 #[test]
 fn label_values_are_escaped() {
-    let metrics = Metrics::new("unknown", Vec::new(), false);
+    let metrics = Metrics::new("unknown", idle(), false);
     let shard = metrics.shard();
     let source = Party { workload: "a\"b\\c\nd".into(), ..Party::default() };
     let labels = TrafficLabels {
@@ -139,7 +144,7 @@ fn label_values_are_escaped() {
 // A-DI-09: every family outside the stable list says so.
 #[test]
 fn families_that_may_change_say_unstable() {
-    let metrics = Metrics::new("unknown", Vec::new(), true);
+    let metrics = Metrics::new("unknown", idle(), true);
     let shard = metrics.shard();
     drop(shard.socket(Reporter::Source));
     shard.on_demand_dns(OnDemandDnsLabels { source: Party::default(), hostname: "h".into() });
@@ -153,7 +158,7 @@ fn families_that_may_change_say_unstable() {
 #[test]
 fn process_families_have_values() {
     // A-DI-07
-    let page = Metrics::new("1.2", Vec::new(), false).render();
+    let page = Metrics::new("1.2", idle(), false).render();
     for name in ["process_open_fds ", "process_max_fds "] {
         let line = page.lines().find(|line| line.starts_with(name)).unwrap();
         assert!(line[name.len()..].parse::<u64>().unwrap() > 0, "{line}");
@@ -182,7 +187,7 @@ impl LiveBytes for Moved {
 // A-DI-11, A-DI-12
 #[test]
 fn bytes_are_exact_while_a_connection_lives_and_after() {
-    let metrics = Metrics::new("unknown", Vec::new(), false);
+    let metrics = Metrics::new("unknown", idle(), false);
     let shard = metrics.shard();
     let party = Party::default();
     let labels = TrafficLabels {
@@ -217,7 +222,7 @@ fn bytes_are_exact_while_a_connection_lives_and_after() {
 /// What peers say about themselves must not fill the memory.
 #[test]
 fn labels_that_strangers_invent_are_bounded() {
-    let metrics = Metrics::new("unknown", Vec::new(), false);
+    let metrics = Metrics::new("unknown", idle(), false);
     let shard = metrics.shard();
     let labels = |n: usize| TrafficLabels {
         reporter: Reporter::Destination,

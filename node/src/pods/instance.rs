@@ -13,6 +13,7 @@ use runtime::drain::{Drain, Outcome, Trigger};
 use runtime::tasks::TaskGroup;
 use state::{Mesh, Pod};
 use tokio::sync::watch;
+use tracing::Instrument as _;
 
 use super::list::PodList;
 use super::netns::{self, Sockets, StartError};
@@ -70,6 +71,7 @@ impl Instance {
     ) -> Result<Self, StartError> {
         let n_threads = environment.threads.count();
         let sockets = netns::sockets(Some(&netns), &environment.settings, n_threads)?;
+        announce(&environment.settings, &sockets);
         let lists = ConnectionLists::default();
         let named = pod.clone();
         let mut instance = Self::begin(environment, pod, Some(netns), None, sockets, &lists).await?;
@@ -78,23 +80,14 @@ impl Instance {
         Ok(instance)
     }
 
-    /// The one workload of dedicated mode, here where the proxy is.
-    pub(crate) async fn dedicated(environment: &Environment, pod: Pod) -> Result<Self, StartError> {
-        let n_threads = environment.threads.count();
-        let sockets = netns::sockets(None, &environment.settings, n_threads)?;
-        Self::begin(environment, pod, None, None, sockets, &ConnectionLists::default()).await
-    }
-
-    /// The proxy's own pod: only HBONE, so that its ports can be reached through the mesh.
-    pub(crate) async fn own(
+    /// A workload where the proxy itself is; with an identity, the proxy's own.
+    pub(super) async fn here(
         environment: &Environment,
         pod: Pod,
-        identity: SpiffeId,
+        own: Option<SpiffeId>,
+        sockets: Sockets,
     ) -> Result<Self, StartError> {
-        let n_threads = environment.threads.count();
-        let sockets = netns::own_sockets(&environment.settings, n_threads)?;
-        let lists = ConnectionLists::default();
-        Self::begin(environment, pod, None, Some(identity), sockets, &lists).await
+        Self::begin(environment, pod, None, own, sockets, &ConnectionLists::default()).await
     }
 
     async fn begin(
@@ -105,10 +98,9 @@ impl Instance {
         sockets: Sockets,
         lists: &ConnectionLists,
     ) -> Result<Self, StartError> {
-        let Environment { settings, list, drain, tasks, connections, .. } = environment;
+        let Environment { list, drain, tasks, connections, .. } = environment;
         let id = netns.as_ref().map(NetNamespace::id);
         let span = tracing::info_span!("proxy", wl = format_args!("{}/{}", pod.namespace, pod.name));
-        announce(settings, &sockets);
         let (outbound, inbound, plaintext) = (drain.child(), drain.child(), drain.child());
         let shared = Arc::new(PodShared {
             pod,
@@ -207,7 +199,8 @@ async fn end(tasks: &TaskGroup) {
     let _ = tokio::time::timeout(LET_GO, tasks.join()).await;
 }
 
-fn announce(settings: &Settings, sockets: &Sockets) {
+/// Tells where a workload is served.
+pub(super) fn announce(settings: &Settings, sockets: &Sockets) {
     macro_rules! established {
         ($target:literal, $listener:expr, $address:expr, $component:literal) => {
             if let Some(listener) = $listener {
@@ -251,13 +244,25 @@ fn serve_dns(
     };
     let DnsParts { mesh, settings, metrics } = parts;
     let pod = shared.pod.clone();
-    let dependencies = dns::Dependencies { mesh, pod, settings, resolvers, upstream, metrics };
     let drain = shared.drains.outbound.clone();
-    shared.tasks.spawn_local("dns", async move {
+    let span = tracing::info_span!(
+        target: "ztunnel::dns::server",
+        parent: None,
+        "dns_proxy",
+        wl = format_args!("{}/{}", pod.namespace, pod.name)
+    );
+    let dependencies =
+        dns::Dependencies { mesh, pod, settings, resolvers, upstream, metrics, drain: drain.clone() };
+    let guard = drain.guard();
+    let served = async move {
+        let _guard = guard;
+        // A pod that is cut leaves the questions under way unanswered.
         tokio::select! {
             biased;
-            () = drain.draining() => {}
+            () = drain.cut() => {}
             () = dns::serve(sockets, dependencies) => {}
         }
-    });
+        tracing::info!(target: "ztunnel::dns::server", "dns server drained");
+    };
+    shared.tasks.spawn_local("dns", served.instrument(span));
 }

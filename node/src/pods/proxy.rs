@@ -12,6 +12,7 @@ use net::socket::{Dialed, Listener, dial};
 use net::{NetNamespace, socket};
 use runtime::drain::Drain;
 use runtime::tasks::TaskGroup;
+use runtime::throttle::Throttle;
 use state::{Pod, Workload};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
@@ -26,6 +27,8 @@ use crate::threads::Thread;
 
 /// Pause after an accept that failed for want of something.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Such failures of one listener are told at most this often.
+const ACCEPT_REPORTS: Duration = Duration::from_secs(10);
 
 /// The kinds of traffic of a pod; each is drained by itself.
 #[derive(Clone, Debug)]
@@ -126,6 +129,7 @@ impl PodProxy {
         let listener = listener.into_tokio()?;
         let proxy = Rc::clone(self);
         self.shared.tasks.spawn_local("accept", async move {
+            let mut failures = Throttle::new(ACCEPT_REPORTS);
             loop {
                 // Both are cancel-safe.
                 let accepted = tokio::select! {
@@ -145,8 +149,10 @@ impl PodProxy {
                         proxy.connection(&drain, serve, accepted);
                     }
                     Err(error) => {
-                        let address = local_address(&listener);
-                        tracing::warn!(target: "ztunnel::proxy", %error, address, "failed to accept");
+                        if let Some(unreported) = failures.report(runtime::clock::monotonic()) {
+                            let address = local_address(&listener);
+                            tracing::warn!(target: "ztunnel::proxy", %error, address, unreported, "failed to accept");
+                        }
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                 }

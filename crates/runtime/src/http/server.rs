@@ -18,8 +18,10 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{Answer, HEAD_TIMEOUT, MAX_CONNECTIONS, MAX_FIELDS, MAX_HEAD_BYTES};
+use crate::clock;
 use crate::drain::Drain;
 use crate::tasks::TaskGroup;
+use crate::throttle::Throttle;
 
 /// A request as it arrives.
 pub type Request = http::Request<Incoming>;
@@ -132,6 +134,7 @@ impl Server {
         let handler = Arc::new(handler);
         let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let mut draining = pin!(drain.draining());
+        let mut failures = Throttle::new(Duration::from_secs(10));
         loop {
             let slot = tokio::select! {
                 biased;
@@ -160,7 +163,10 @@ impl Server {
                     );
                 }
                 Err(error) => {
-                    tracing::warn!(target: "ztunnel::hyper_util", component = self.component, %error, "failed to accept");
+                    if let Some(unreported) = failures.report(clock::monotonic()) {
+                        let component = self.component;
+                        tracing::warn!(target: "ztunnel::hyper_util", component, %error, unreported, "failed to accept");
+                    }
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             }

@@ -1,4 +1,5 @@
 //! From tracing's events and spans to lines.
+use std::borrow::Cow;
 use std::fmt::{self, Debug, Write};
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use crate::clock;
 pub(super) struct Lines {
     pub(super) queue: Arc<Queue>,
     pub(super) format: Format,
+    pub(super) program: &'static str,
 }
 
 /// Fields of a span, already in the layout's form.
@@ -39,7 +41,8 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         let metadata = event.metadata();
         let text = String::with_capacity(256);
-        let mut line = Line::head(text, self.format, clock::wall(), *metadata.level(), metadata.target());
+        let target = self.target(metadata.target());
+        let mut line = Line::head(text, self.format, clock::wall(), *metadata.level(), &target);
         if self.format == Format::Plain {
             for span in context.event_scope(event).into_iter().flat_map(|scope| scope.from_root()) {
                 let _ = write!(line.raw(), ":{}", span.name());
@@ -63,6 +66,19 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
             }
         }
         self.queue.push(line.end().into_bytes(), 1);
+    }
+}
+
+impl Lines {
+    /// Parts shared by all programs speak as parts of the node proxy; in another program's JSON they are its own.
+    /// The plain layout shows no program at all.
+    fn target<'a>(&self, target: &'a str) -> Cow<'a, str> {
+        match target.strip_prefix("ztunnel") {
+            Some(rest) if self.format == Format::Json && !self.program.is_empty() => {
+                Cow::Owned(format!("{}{rest}", self.program))
+            }
+            _ => Cow::Borrowed(target),
+        }
     }
 }
 

@@ -34,7 +34,7 @@ impl Write for Collected {
 fn settings(format: Format, filter: &str) -> Settings {
     const ALIASES: &[Alias] = &[("ztunnel::xds", &["culvert_node::sync"])];
     let filter = Some(filter.to_owned());
-    Settings { format, base: "hickory_server::server=off", filter, aliases: ALIASES }
+    Settings { format, base: "hickory_server::server=off", filter, aliases: ALIASES, program: "" }
 }
 
 /// What is printed, with times cut off (or replaced, in JSON).
@@ -230,4 +230,25 @@ fn flush_does_not_wait_for_ever() {
     let begin = crate::clock::monotonic();
     logging.flush();
     assert!(begin.elapsed() < Duration::from_secs(10));
+}
+
+#[test]
+fn json_of_another_program_names_that_program() {
+    let speak = || {
+        tracing::info!(target: "ztunnel::readiness", "done");
+        tracing::info!(target: "culvert_control::app", "up");
+    };
+    let text = |format| {
+        let output = Collected::default();
+        let settings = Settings { program: "culvert_control", ..settings(format, "info") };
+        let (logging, subscriber) = Logging::build(settings, output.clone()).unwrap();
+        with_default(subscriber, speak);
+        logging.flush();
+        output.text()
+    };
+    let json = text(Format::Json);
+    assert!(json.contains(r#""scope":"culvert_control::readiness""#), "{json}");
+    assert!(json.contains(r#""scope":"culvert_control::app""#), "{json}");
+    assert!(!json.contains("ztunnel"), "{json}");
+    assert!(text(Format::Plain).contains("\tinfo\treadiness\tdone"));
 }

@@ -6,24 +6,30 @@ use prometheus_client::metrics::counter::ConstCounter;
 use tokio::runtime::Handle;
 
 use super::process::gauge;
+use crate::tasks::TaskGroup;
 
 /// Reads the runtimes' own counters when scraped; several runtimes are shown as workers of one.
 #[derive(Debug)]
-pub struct RuntimeCollector(Vec<Handle>);
+pub struct RuntimeCollector {
+    runtimes: Vec<Handle>,
+    /// One group of each tree.
+    tasks: Vec<TaskGroup>,
+}
 
 impl RuntimeCollector {
-    /// Shows these runtimes.
-    pub fn new(runtimes: Vec<Handle>) -> Self {
-        Self(runtimes)
+    /// Shows these runtimes. Runtimes do not count the tasks of a `LocalSet`, so the living tasks are those of
+    /// the trees of groups that `tasks` belong to.
+    pub fn new(runtimes: Vec<Handle>, tasks: Vec<TaskGroup>) -> Self {
+        Self { runtimes, tasks }
     }
 
     fn sum(&self, value: impl Fn(&Handle) -> usize) -> u64 {
-        self.0.iter().map(|handle| value(handle) as u64).sum()
+        self.runtimes.iter().map(|handle| value(handle) as u64).sum()
     }
 
     /// Runtime and worker index of each worker.
     fn workers(&self) -> impl Iterator<Item = (&Handle, usize)> {
-        self.0
+        self.runtimes
             .iter()
             .flat_map(|handle| (0..handle.metrics().num_workers()).map(move |worker| (handle, worker)))
     }
@@ -41,7 +47,7 @@ impl Collector for RuntimeCollector {
         let help = "the number of tasks currently scheduled in the runtime's global queue";
         let depth = self.sum(|handle| handle.metrics().global_queue_depth());
         gauge(&mut encoder, "tokio_global_queue_depth", help, depth)?;
-        let n_tasks = self.sum(|handle| handle.metrics().num_alive_tasks());
+        let n_tasks = self.tasks.iter().map(|group| group.n_alive() as u64).sum();
         gauge(&mut encoder, "tokio_num_alive_tasks", "the number of alive tasks in the runtime", n_tasks)?;
 
         let help = "the amount of time worker threads have been busy";

@@ -96,7 +96,15 @@ fn process_and_runtime_families_have_the_recorded_heads() {
     let event_loop = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let mut registry = Registry::default();
     registry.register_collector(Box::new(ProcessCollector));
-    registry.register_collector(Box::new(RuntimeCollector::new(vec![event_loop.handle().clone(); 2])));
+    let group = crate::tasks::TaskGroup::new("test");
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&event_loop, async {
+        for _ in 0..3 {
+            group.child("pod").spawn_local("connection", std::future::pending());
+        }
+    });
+    let runtimes = vec![event_loop.handle().clone(); 2];
+    registry.register_collector(Box::new(RuntimeCollector::new(runtimes, vec![group])));
     let text = encode(&registry);
     let recorded = include_str!("../../../../tests/data/page/metrics-n1.txt");
     let heads = |text: &str| -> Vec<String> {
@@ -113,6 +121,8 @@ fn process_and_runtime_families_have_the_recorded_heads() {
     };
     assert!(value("process_open_fds ") > 0.0 && value("process_max_fds ") > 0.0);
     assert_eq!(value("tokio_num_workers "), 2.0);
+    assert_eq!(value("tokio_num_alive_tasks "), 3.0, "tasks of a local set and of inner groups count");
+    drop(local);
     assert!(text.contains("tokio_worker_park_count_total{worker=\"1\"} "), "{text}");
 }
 

@@ -49,10 +49,11 @@ async fn cancel_drops_local_tasks_of_child_groups() {
                 let _held = held;
                 std::future::pending::<()>().await;
             });
-            assert_eq!(child.n_running(), 1);
+            assert_eq!((child.n_running(), root.n_alive()), (1, 1));
             root.cancel();
             tokio::time::timeout(LIMIT, child.join()).await.unwrap().unwrap();
             assert!(weak.upgrade().is_none());
+            assert_eq!(root.n_alive(), 0);
         })
         .await;
 }

@@ -69,7 +69,7 @@ async fn heads_beyond_the_limits_are_answered_and_the_connection_closed() {
 #[tokio::test]
 async fn idle_and_slow_connections_are_closed_after_two_seconds() {
     let (address, _tasks, _trigger, _) = started().await;
-    let begin = crate::clock::monotonic();
+    let begin = clock::monotonic();
     let silent = exchange(&address, b"");
     let half_a_head = exchange(&address, b"GET /ok HTTP/1.1\r\n");
     let keep_alive = exchange(&address, b"GET /ok HTTP/1.1\r\nHost: x\r\n\r\n");
