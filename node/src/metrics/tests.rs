@@ -252,7 +252,7 @@ fn labels_that_strangers_invent_are_bounded() {
 
 #[test]
 fn tunnels_are_on_the_page() {
-    let mut metrics = Metrics::new("unknown", Vec::new(), false);
+    let mut metrics = Metrics::new("unknown", idle(), false);
     let settings = hbone::Settings {
         metrics: Some(Arc::default()),
         memory: Some(Arc::new(hbone::Memory::new(1))),
