@@ -4,6 +4,7 @@
 
 mod answers;
 mod inbound;
+mod lifecycle;
 mod outbound;
 mod peers;
 mod plaintext;
@@ -282,7 +283,11 @@ impl Lab {
 
     /// Does what was done for this recording, and compares what was observed, logged and counted.
     async fn replay(&self, id: &str, exchange: impl AsyncFnOnce(&Recording) -> Value) {
-        let recording = Recording::load(id);
+        self.expect(id, Recording::load(id), exchange).await;
+    }
+
+    /// The same with a recording that was changed where we differ on purpose.
+    async fn expect(&self, id: &str, recording: Recording, exchange: impl AsyncFnOnce(&Recording) -> Value) {
         let (start, before) = (self.node.text().len(), self.counters());
         let observed = exchange(&recording).await;
         self.compare(id, "observed", &recording.observed, &observed);

@@ -86,7 +86,7 @@ fn a_sample_has_the_recorded_labels_in_their_order() {
 }
 
 /// What listens in this thread's network: protocol, address, port.
-fn listening() -> Vec<String> {
+pub(super) fn listening() -> Vec<String> {
     let mut all = std::collections::BTreeSet::new();
     for (file, protocol, state) in
         [("tcp", "tcp", "0A"), ("tcp6", "tcp", "0A"), ("udp", "udp", "07"), ("udp6", "udp", "07")]
