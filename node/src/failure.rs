@@ -137,6 +137,8 @@ impl ConnectionError {
     pub(crate) fn flag(&self) -> Flag {
         match self {
             Self::Denied(_) | Self::PolicyChanged => Flag::Deny,
+            // We stop: no failure of the connection (recorded in LC-01).
+            Self::Drained => Flag::None,
             Self::NoCertificate(_) => Flag::IdentityError,
             Self::HboneDialTimeout(_) => Flag::NetworkPolicy,
             Self::Connect(ConnectError::Http2(_)) => Flag::H2HandshakeFailure,

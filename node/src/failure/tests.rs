@@ -152,14 +152,7 @@ fn counted() -> Vec<Row> {
             "policy-changed",
             "connection closed due to policy change",
         ),
-        (
-            E::Drained,
-            Us,
-            Cut,
-            Flag::Connect,
-            "connection-drained",
-            "connection closed due to connection drain",
-        ),
+        (E::Drained, Us, Cut, Flag::None, "connection-drained", "connection closed due to connection drain"),
         (
             E::Dial(refused()),
             Peer,
