@@ -2,31 +2,24 @@
 //!
 //! Both directions run until both have ended. An orderly end (FIN) of one side is passed on as an orderly end, a
 //! reset (RST) as a reset, so the far side can tell a finished stream from a cut one. One scratch buffer per thread
-//! serves all connections: an idle connection holds none.
-use std::cell::RefCell;
-use std::future::{Future, poll_fn};
+//! serves all connections, and pipes belong to bulk transfers only: an idle connection holds neither.
+mod pump;
+
+use std::future::Future;
 use std::io;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Poll, ready};
+use std::sync::atomic::AtomicU64;
 
 use futures::future::Either;
-use tokio::io::{AsyncRead, AsyncWriteExt, Interest, ReadBuf};
+use tokio::io::Interest;
 use tokio::net::TcpStream;
-use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::sync::Notify;
 
 use crate::socket::rst_on_close;
+pub use pump::Way;
+use pump::{End, pump};
 
 #[cfg(test)]
 mod tests;
-
-/// One read takes at most this much: what a 256 KiB socket buffer holds.
-const SCRATCH: usize = 256 * 1024;
-
-thread_local! {
-    static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
-}
 
 /// Bytes taken from each side so far; may be read while the relay runs.
 #[derive(Debug, Default)]
@@ -56,14 +49,24 @@ impl RelayError {
 }
 
 /// Relays until both directions have ended. Dropping the future closes both connections.
-pub async fn relay(mut a: TcpStream, mut b: TcpStream, counts: &ByteCounts) -> Result<(), RelayError> {
+pub async fn relay(a: TcpStream, b: TcpStream, counts: &ByteCounts) -> Result<(), RelayError> {
+    relay_by(Way::Adaptive, a, b, counts).await
+}
+
+/// The same in a given way: for those who compare them.
+pub async fn relay_by(
+    way: Way,
+    mut a: TcpStream,
+    mut b: TcpStream,
+    counts: &ByteCounts,
+) -> Result<(), RelayError> {
     let result = {
         let (mut read_a, write_a) = a.split();
         let (mut read_b, write_b) = b.split();
         let (forth_ended, back_ended) = (Notify::new(), Notify::new());
         let forth = async {
             let ended = async {
-                pump(&mut read_a, write_b, &counts.a_to_b).await?;
+                pump(&mut read_a, write_b, &counts.a_to_b, way).await?;
                 forth_ended.notify_one();
                 reset_unless(back_ended.notified(), read_a.as_ref()).await
             };
@@ -74,7 +77,7 @@ pub async fn relay(mut a: TcpStream, mut b: TcpStream, counts: &ByteCounts) -> R
         };
         let back = async {
             let ended = async {
-                pump(&mut read_b, write_a, &counts.b_to_a).await?;
+                pump(&mut read_b, write_a, &counts.b_to_a, way).await?;
                 back_ended.notify_one();
                 reset_unless(forth_ended.notified(), read_b.as_ref()).await
             };
@@ -112,58 +115,4 @@ async fn reset_unless(other_ended: impl Future<Output = ()>, side: &TcpStream) -
         }
         Either::Left(_) => Ok(()),
     }
-}
-
-enum End {
-    Reader(io::Error),
-    Writer(io::Error),
-}
-
-async fn pump(reader: &mut ReadHalf<'_>, mut writer: WriteHalf<'_>, count: &AtomicU64) -> Result<(), End> {
-    loop {
-        match step(reader, &writer, count).await? {
-            Step::Forwarded => {}
-            Step::Rest(rest) => writer.write_all(&rest).await.map_err(End::Writer)?,
-            Step::Finished => break,
-        }
-    }
-    match writer.shutdown().await {
-        // The far side has ended in both directions already.
-        Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
-        other => other.map_err(End::Writer),
-    }
-}
-
-enum Step {
-    /// All that was read has been written.
-    Forwarded,
-    /// The writer is full; this is still to be written.
-    Rest(Vec<u8>),
-    /// The reader has ended.
-    Finished,
-}
-
-/// One read and the write that follows from it, without a pause between them: the scratch buffer is never held across
-/// one.
-async fn step(reader: &mut ReadHalf<'_>, writer: &WriteHalf<'_>, count: &AtomicU64) -> Result<Step, End> {
-    poll_fn(|context| {
-        BUFFER.with_borrow_mut(|buffer| {
-            let mut buffer = ReadBuf::new(buffer);
-            ready!(Pin::new(&mut *reader).poll_read(context, &mut buffer)).map_err(End::Reader)?;
-            let bytes = buffer.filled();
-            if bytes.is_empty() {
-                return Poll::Ready(Ok(Step::Finished));
-            }
-            count.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-            let written = match writer.try_write(bytes) {
-                Ok(written) => written,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-                Err(error) => return Poll::Ready(Err(End::Writer(error))),
-            };
-            let rest = bytes.get(written..).unwrap_or_default();
-            let step = if rest.is_empty() { Step::Forwarded } else { Step::Rest(rest.to_vec()) };
-            Poll::Ready(Ok(step))
-        })
-    })
-    .await
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+use std::sync::atomic::Ordering;
+
 use super::*;
 
 /// A connection: (our end, the relay's end).
@@ -145,4 +147,91 @@ async fn dropping_the_relay_closes_both() {
     assert!(cut.is_err());
     assert_eq!(client.read(&mut [0; 1]).await.unwrap(), 0);
     assert_eq!(server.read(&mut [0; 1]).await.unwrap(), 0);
+}
+
+/// Bulk goes through a pipe: exact, with an end that is an end, and the pipe is given back.
+#[tokio::test]
+async fn bulk_is_spliced_and_exact() {
+    let (up, down) = (pattern(24 << 20), pattern(24 << 20));
+    let (verdict, n_up, n_down) = with(|mut client, mut server| async move {
+        let (mut up_seen, mut down_seen) = (vec![0; up.len()], Vec::new());
+        let (mut client_read, mut client_write) = client.split();
+        let (mut server_read, mut server_write) = server.split();
+        let write = async {
+            client_write.write_all(&up).await.unwrap();
+            // A pause, a small piece, and bulk again.
+            client_write.write_all(b"pause").await.unwrap();
+        };
+        let read = async {
+            server_read.read_exact(&mut up_seen).await.unwrap();
+            let mut text = [0; 5];
+            server_read.read_exact(&mut text).await.unwrap();
+            assert_eq!(&text, b"pause");
+        };
+        tokio::join!(write, read);
+        let answer = async {
+            server_write.write_all(&down).await.unwrap();
+            server_write.shutdown().await.unwrap();
+        };
+        tokio::join!(answer, async {
+            client_read.read_to_end(&mut down_seen).await.unwrap();
+        });
+        assert!(up_seen == up && down_seen == down);
+        client_write.shutdown().await.unwrap();
+        assert_eq!(server_read.read(&mut [0; 1]).await.unwrap(), 0);
+    })
+    .await;
+    verdict.unwrap();
+    assert_eq!((n_up, n_down), ((24 << 20) + 5, 24 << 20));
+    assert!(pump::kept_pipes() > 0, "it went through a pipe");
+}
+
+/// A cut in the middle of bulk is a cut for the other side, and its pipe, which is not empty, is not used again.
+#[tokio::test]
+async fn a_reset_in_the_middle_of_bulk_stays_a_reset() {
+    let (verdict, n_up, _) = with(|mut client, mut server| async move {
+        let bytes = vec![7; 16 << 20];
+        let (sent, got) = tokio::join!(
+            async {
+                client.write_all(&bytes).await.unwrap();
+                // More than fits on the way: the relay holds some of it.
+                let _ = tokio::time::timeout(Duration::from_millis(50), client.write_all(&bytes)).await;
+                rst_on_close(&client).unwrap();
+                drop(client);
+            },
+            async {
+                let mut buffer = vec![0; 16 << 20];
+                server.read_exact(&mut buffer).await.unwrap();
+            }
+        );
+        let ((), ()) = (sent, got);
+        let mut buffer = vec![0; 1 << 20];
+        let end = loop {
+            match server.read(&mut buffer).await {
+                Ok(0) => panic!("looks complete"),
+                Ok(_) => {}
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(end.kind(), ErrorKind::ConnectionReset);
+    })
+    .await;
+    assert!(matches!(verdict, Err(RelayError::A(_))), "{verdict:?}");
+    assert!(n_up >= 16 << 20);
+
+    let before = pump::kept_pipes();
+    let (verdict, ..) = with(|mut client, mut server| async move {
+        let bytes = vec![7; 64 << 20];
+        let reading = async {
+            let mut buffer = vec![0; 16 << 20];
+            server.read_exact(&mut buffer).await.unwrap();
+            rst_on_close(&server).unwrap();
+            drop(server);
+        };
+        let (sent, ()) = tokio::join!(client.write_all(&bytes), reading);
+        assert_eq!(sent.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    })
+    .await;
+    assert!(matches!(verdict, Err(RelayError::B(_))), "{verdict:?}");
+    assert!(pump::kept_pipes() <= before, "a pipe with bytes in it is gone");
 }
