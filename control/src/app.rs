@@ -3,6 +3,7 @@
 //! Order of start: configuration → source → authority → first catalog → listeners → ready. Nothing listens before the
 //! whole world is known: a client that is answered from half a world would delete the other half.
 
+mod handshakes;
 mod ports;
 mod reload;
 

@@ -186,7 +186,7 @@ fn serve(arguments: Arguments, reader: &mut Reader<'_>) -> Config {
     let allocate_addresses = reader.flag("PILOT_ENABLE_IP_AUTOALLOCATE", true);
     let switches = Switches {
         cluster_id: reader.text("CLUSTER_ID", "Kubernetes"),
-        cluster_domain: arguments.domain,
+        cluster_domain: reader.domain("--domain", &arguments.domain),
         system_namespace: system_namespace.clone(),
         revision: reader.text("REVISION", "default"),
         service_entries_select_pods: reader.flag("PILOT_ENABLE_SERVICEENTRY_SELECT_PODS", true),

@@ -14,20 +14,24 @@ use http::StatusCode;
 use runtime::drain::Drain;
 use runtime::http::{Answer, Peer, Request, Server as HttpServer, text};
 use runtime::tasks::TaskGroup;
+use runtime::throttle::Throttle;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::service::Routes;
 use tonic::transport::Server;
 
+use super::handshakes::{Handshakes, Place};
 use super::{Addresses, StartError};
 use crate::authority::{Authority, PodIndex, SecureStream};
 use crate::config::{Config, Keepalive, Listen};
 use crate::debug::{self, Debug};
 use crate::discovery::Discovery;
 
-/// Handshakes under way at once; past this, new connections wait in the kernel.
+/// Handshakes under way at once.
 const HANDSHAKES: usize = 256;
+/// Failures to accept are told at most this often.
+const REPORTS: Duration = Duration::from_secs(10);
 /// Connections with a finished handshake that wait to be served.
 const READY: usize = 64;
 /// Streams of one connection. A node needs a handful.
@@ -194,9 +198,9 @@ fn secured(
     let (ready, incoming) = mpsc::channel(READY);
     let handshakes = tasks.clone();
     tasks.spawn("tls", async move {
-        let slots = Arc::new(Semaphore::new(HANDSHAKES));
+        let under_way = Handshakes::new(HANDSHAKES);
+        let mut failures = Throttle::new(REPORTS);
         loop {
-            let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
             // Cancel safe: accept loses nothing when dropped.
             let accepted = tokio::select! {
                 biased;
@@ -205,14 +209,18 @@ fn secured(
             };
             match accepted {
                 Ok((stream, address)) => {
+                    let place = under_way.enter(address.ip());
+                    let key = place.key();
                     let (authority, ready) = (authority.clone(), ready.clone());
-                    handshakes.spawn("tls handshake", async move {
-                        let _slot = slot;
-                        secure(authority, stream, address, ready).await;
+                    let handshake = handshakes.spawn("tls handshake", async move {
+                        secure(authority, stream, address, ready, place).await;
                     });
+                    under_way.endable(key, handshake);
                 }
                 Err(error) => {
-                    tracing::warn!(target: "control", %error, "failed to accept");
+                    if let Some(unreported) = failures.report(runtime::clock::monotonic()) {
+                        tracing::warn!(target: "control", %error, unreported, "failed to accept");
+                    }
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             }
@@ -226,8 +234,11 @@ async fn secure(
     stream: TcpStream,
     address: SocketAddr,
     ready: mpsc::Sender<io::Result<SecureStream>>,
+    place: Place,
 ) {
-    match authority.accept(stream).await {
+    let accepted = authority.accept(stream).await;
+    drop(place);
+    match accepted {
         // Nobody receives any more: the server is stopping.
         Ok(stream) => _ = ready.send(Ok(stream)).await,
         Err(error) => tracing::debug!(target: "control", %address, %error, "TLS handshake failed"),

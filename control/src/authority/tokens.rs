@@ -48,6 +48,14 @@ impl TokenKind {
             Self::Bearer => Duration::from_secs(30 * 24 * 3600),
         }
     }
+
+    /// How long it may last: a token cannot be taken back before it ends.
+    pub(crate) fn longest_ttl(self) -> Duration {
+        match self {
+            Self::Join => Duration::from_secs(30 * 24 * 3600),
+            Self::Bearer => Duration::from_secs(366 * 24 * 3600),
+        }
+    }
 }
 
 /// No token can be made.
@@ -55,8 +63,8 @@ impl TokenKind {
 pub(crate) enum IssueTokenError {
     #[error("invalid node name {0:?}")]
     Node(String),
-    #[error("a token cannot last {0:?}")]
-    Ttl(Duration),
+    #[error("a token cannot last {} s, at most {} s", ttl.as_secs(), longest.as_secs())]
+    Ttl { ttl: Duration, longest: Duration },
     #[error(transparent)]
     State(#[from] StateError),
 }
@@ -66,7 +74,7 @@ impl IssueTokenError {
     pub(crate) fn code(&self) -> &'static str {
         match self {
             Self::Node(_) => "token-invalid-node",
-            Self::Ttl(_) => "token-invalid-ttl",
+            Self::Ttl { .. } => "token-invalid-ttl",
             Self::State(error) => error.code(),
         }
     }
@@ -112,8 +120,10 @@ pub(crate) fn issue(
     if !is_node_name(node) {
         return Err(IssueTokenError::Node(node.to_owned()));
     }
+    let longest = kind.longest_ttl();
     let expires = now.checked_add(ttl).and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
-    let expires = expires.filter(|_| !ttl.is_zero()).ok_or(IssueTokenError::Ttl(ttl))?.as_secs();
+    let expires = expires.filter(|_| !ttl.is_zero() && ttl <= longest);
+    let expires = expires.ok_or(IssueTokenError::Ttl { ttl, longest })?.as_secs();
     let state = StateFolder::existing(state)?;
     let claims = Claims {
         id: hex::encode(rand::random::<[u8; 16]>()),

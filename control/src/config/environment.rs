@@ -130,6 +130,21 @@ impl<'a> Reader<'a> {
         value.parse().map_err(|error: T::Err| self.argument(name, value, &error)).ok()
     }
 
+    /// A DNS suffix.
+    pub(super) fn domain(&mut self, name: &'static str, value: &str) -> String {
+        let is_label = |label: &str| {
+            let inside = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
+            (1..=63).contains(&label.len())
+                && label.bytes().all(inside)
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+        };
+        if value.len() > 253 || !value.split('.').all(is_label) {
+            self.argument(name, value, &"must be a DNS name such as cluster.local");
+        }
+        value.to_owned()
+    }
+
     /// `<ip>:<port>` or `:<port>`; empty means none.
     pub(super) fn address(&mut self, name: &'static str, value: &str) -> Option<SocketAddr> {
         if value.is_empty() {

@@ -97,3 +97,18 @@ fn durations_are_the_references() {
         assert_eq!(parse(bad), None, "{bad:?}");
     }
 }
+
+#[test]
+fn the_cluster_domain_is_a_dns_name() {
+    for domain in ["", ".", "a..b", "a-.b", "Cluster.Local", "a b", ".cluster.local"] {
+        let result = read_with(&["--config", "d", "--state", "s", "--domain", domain], &[]);
+        let text = result.expect_err("a mistake").to_string();
+        assert!(text.contains("for --domain") && text.contains("config-invalid-flag"), "{domain:?}: {text}");
+    }
+    assert_eq!(
+        config(&["--config", "d", "--state", "s", "--domain", "k8s.example.com"], &[])
+            .switches
+            .cluster_domain,
+        "k8s.example.com"
+    );
+}

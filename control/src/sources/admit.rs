@@ -5,6 +5,7 @@
 
 mod core;
 mod gateway;
+mod kinds;
 mod mesh;
 mod metadata;
 mod networking;
@@ -25,6 +26,7 @@ use super::objects::{
     Namespace, Node, ObjectRef, Objects, PeerAuthentication, Pod, Service, ServiceAccount, ServiceEntry,
     Time, WorkloadEntry,
 };
+use kinds::{Resolved, resolve};
 pub(super) use mesh::parse as parse_mesh_config;
 
 /// The ConfigMap that holds the mesh configuration.
@@ -78,6 +80,10 @@ pub(super) fn admit(document: &Document) -> Admission {
                 Reason::UnsupportedVersion { api_version: api_version.to_owned(), kind: kind.to_owned() };
             return Admission::Refused(None, reason);
         }
+        Resolved::Misspelt { nearest } => {
+            let given = format!("{api_version} {kind}");
+            return Admission::Refused(None, Reason::UnknownKind { given, nearest });
+        }
     };
     let name = metadata::name_of(kind, value);
     if kind == Kind::ConfigMap
@@ -94,35 +100,6 @@ pub(super) fn admit(document: &Document) -> Admission {
         },
         Err(reason) => Admission::Refused(object, reason),
     }
-}
-
-enum Resolved {
-    Kind(Kind),
-    Ignored,
-    /// A kind that is read, in a version that is not.
-    Version,
-}
-
-fn resolve(api_version: &str, kind: &str) -> Resolved {
-    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-    let (kind, versions): (Kind, &[&str]) = match (group, kind) {
-        ("", "Namespace") => (Kind::Namespace, &["v1"]),
-        ("", "Node") => (Kind::Node, &["v1"]),
-        ("", "Pod") => (Kind::Pod, &["v1"]),
-        ("", "ServiceAccount") => (Kind::ServiceAccount, &["v1"]),
-        ("", "Service") => (Kind::Service, &["v1"]),
-        ("", "Endpoints") => (Kind::Endpoints, &["v1"]),
-        ("", "ConfigMap") => (Kind::ConfigMap, &["v1"]),
-        ("discovery.k8s.io", "EndpointSlice") => (Kind::EndpointSlice, &["v1", "v1beta1"]),
-        ("networking.istio.io", "ServiceEntry") => (Kind::ServiceEntry, &["v1", "v1beta1", "v1alpha3"]),
-        ("networking.istio.io", "WorkloadEntry") => (Kind::WorkloadEntry, &["v1", "v1beta1", "v1alpha3"]),
-        ("security.istio.io", "AuthorizationPolicy") => (Kind::AuthorizationPolicy, &["v1", "v1beta1"]),
-        ("security.istio.io", "PeerAuthentication") => (Kind::PeerAuthentication, &["v1", "v1beta1"]),
-        ("gateway.networking.k8s.io", "Gateway") => (Kind::Gateway, &["v1", "v1beta1"]),
-        ("gateway.networking.k8s.io", "GatewayClass") => (Kind::GatewayClass, &["v1", "v1beta1"]),
-        _ => return Resolved::Ignored,
-    };
-    if versions.contains(&version) { Resolved::Kind(kind) } else { Resolved::Version }
 }
 
 /// Reads and checks one kind; the second value is a flaw that does not make it unusable.

@@ -30,6 +30,8 @@ pub(crate) enum Reason {
     NotAnObject(&'static str),
     #[error("version {api_version:?} of {kind} is not known")]
     UnsupportedVersion { api_version: String, kind: String },
+    #[error("there is no kind {given}; {nearest} is probably meant")]
+    UnknownKind { given: String, nearest: String },
     #[error("{field}: {message}")]
     Invalid { field: String, message: String },
     #[error("also defined in {}{}", .first.display(), .line.map(|line| format!(":{line}")).unwrap_or_default())]
@@ -47,6 +49,7 @@ impl Reason {
             Self::Malformed(_) => "source-malformed-yaml",
             Self::NotAnObject(_) => "source-not-an-object",
             Self::UnsupportedVersion { .. } => "source-unsupported-version",
+            Self::UnknownKind { .. } => "source-unknown-kind",
             Self::Invalid { .. } => "source-invalid-object",
             Self::Duplicate { .. } => "source-duplicate-object",
             Self::MeshConfig(_) => "source-invalid-mesh-config",

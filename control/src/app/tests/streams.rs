@@ -199,3 +199,22 @@ async fn garbage_on_every_port_disturbs_nobody() {
     rig.write("p9.yaml", &pod("p9", "n1", "10.30.0.9"));
     assert_eq!(names(&stream.next().await), ["Kubernetes//Pod/xp/p9"]);
 }
+
+/// Handshakes that are begun and never finished, more than there may be, keep nobody waiting.
+#[tokio::test(flavor = "multi_thread")]
+async fn unfinished_handshakes_delay_nobody_else() {
+    let rig = Rig::start(&[]).await;
+    let address = rig.control.addresses().secure_grpc.unwrap();
+    let mut silent = Vec::new();
+    for _ in 0..300 {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+        silent.push(socket.connect(address).await.unwrap());
+    }
+    // Less than the time a handshake may take: only room made for us lets us in.
+    let channel = tokio::time::timeout(Duration::from_secs(8), secure(&rig, None)).await;
+    assert!(channel.is_ok());
+    let mut byte = [0];
+    let first = tokio::time::timeout(LIMIT, silent[0].readable()).await;
+    assert!(first.is_ok() && matches!(silent[0].try_read(&mut byte), Ok(0) | Err(_)), "the oldest was ended");
+}

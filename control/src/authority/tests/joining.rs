@@ -86,6 +86,9 @@ fn tokens_are_made_only_for_real_node_names_and_times() {
     }
     assert_eq!(issue("n1", Duration::ZERO).unwrap_err().code(), "token-invalid-ttl");
     assert_eq!(issue("n1", Duration::MAX).unwrap_err().code(), "token-invalid-ttl");
+    let longest = TokenKind::Join.longest_ttl();
+    assert!(issue("n1", longest).is_ok());
+    assert_eq!(issue("n1", longest + Duration::from_secs(1)).unwrap_err().code(), "token-invalid-ttl");
 }
 
 #[test]

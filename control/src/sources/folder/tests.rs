@@ -211,3 +211,16 @@ proptest::proptest! {
         crate::translate::translate(&snapshot.objects, &snapshot.mesh, &crate::translate::Switches::default());
     }
 }
+
+#[test]
+fn a_misspelt_kind_is_a_problem_and_does_not_take_the_object_away() {
+    let mut folder = Folder::default();
+    assert!(has_policy(&apply(&mut folder, vec![file("a.yaml", GOOD)])));
+    let misspelt = GOOD.replace("AuthorizationPolicy", "AuthorisationPolicy");
+    let snapshot = apply(&mut folder, vec![file("a.yaml", &misspelt)]);
+    assert!(has_policy(&snapshot), "the last good version stays in use");
+    let told: Vec<String> = snapshot.problems.iter().map(ToString::to_string).collect();
+    let wanted = "a.yaml:1: there is no kind security.istio.io/v1 AuthorisationPolicy; \
+                  security.istio.io/v1 AuthorizationPolicy is probably meant [source-unknown-kind]";
+    assert_eq!(told, [wanted]);
+}
