@@ -260,6 +260,8 @@ impl Driver {
         let mut state = link.state.borrow_mut();
         if matches!(state.ended, Some(ConnectionEnd::Vanished | ConnectionEnd::Io(..))) {
             drop(state);
+            // The pool may hold the socket for a while.
+            link.socket.shutdown_write();
             return self.finish();
         }
         link.flush(&mut state);

@@ -3,6 +3,7 @@
 //! and a line in `docs/compatibility.md`.
 
 mod answers;
+mod handshakes;
 mod inbound;
 mod lifecycle;
 mod outbound;

@@ -135,7 +135,7 @@ fn a_pod_that_is_taken_away_ends_as_recorded() {
                 told["new_outbound"] = json!(inside(gone, || refused(at("remote", 7000))).await);
                 let entry = || serde_json::to_value(lab.node.list.dump()).unwrap().get("gone").cloned();
                 told["dump_has_pod"] = json!(entry().is_some());
-                let ports = gone.run(super::tables::listening).into_iter();
+                let ports = gone.run(tables::listening).into_iter();
                 let ports = ports.map(|socket| socket.rsplit(':').next().unwrap().to_owned());
                 told["listening_after"] = json!(ports.collect::<Vec<_>>());
                 assert_eq!(lab.node.add_as("gone", "probes", "gone-0", "gone", gone).await, "");

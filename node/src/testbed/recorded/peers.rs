@@ -30,24 +30,27 @@ pub(super) struct Seen {
     /// DATA, RST_STREAM and GOAWAY, as the recordings write them.
     frames: Vec<Value>,
     pub(super) end: Option<String>,
+    tcp: Option<TcpStream>,
 }
 
 /// A pod's HBONE server.
 pub(super) struct Peer {
     way: Arc<Mutex<Way>>,
+    tls: Arc<Mutex<Arc<rustls::ServerConfig>>>,
     seen: Arc<Mutex<Vec<Arc<Mutex<Seen>>>>>,
 }
 
 impl Peer {
     pub(super) fn start(lab: &Lab, tls: Arc<rustls::ServerConfig>) -> Self {
         let listener = lab.listener("peer", 15008);
-        let way = Arc::new(Mutex::new(Way::Echo));
+        let (way, tls) = (Arc::new(Mutex::new(Way::Echo)), Arc::new(Mutex::new(tls)));
         let seen = Arc::<Mutex<Vec<Arc<Mutex<Seen>>>>>::default();
-        let peer = Self { way: Arc::clone(&way), seen: Arc::clone(&seen) };
+        let peer = Self { way: Arc::clone(&way), tls: Arc::clone(&tls), seen: Arc::clone(&seen) };
         std::thread::spawn(move || {
             for tcp in listener.incoming() {
-                let (tcp, tls, way) = (tcp.unwrap(), Arc::clone(&tls), Arc::clone(&way));
+                let (tcp, tls, way) = (tcp.unwrap(), Arc::clone(&tls.lock()), Arc::clone(&way));
                 let one = Arc::<Mutex<Seen>>::default();
+                one.lock().tcp = tcp.try_clone().ok();
                 seen.lock().push(Arc::clone(&one));
                 std::thread::spawn(move || match Probe::accept(tcp, tls) {
                     Ok(probe) => serve(probe, &way, &one),
@@ -60,6 +63,18 @@ impl Peer {
 
     pub(super) fn answers(&self, way: Way) {
         *self.way.lock() = way;
+    }
+
+    /// Who it is for new connections.
+    pub(super) fn serves(&self, tls: Arc<rustls::ServerConfig>) {
+        *self.tls.lock() = tls;
+    }
+
+    /// Ends its side of every connection, and waits for the other side's end.
+    pub(super) async fn hang_up(&self) {
+        self.seen(|seen| seen.tcp.as_ref().map(|tcp| tcp.shutdown(Shutdown::Write)));
+        let over = || self.seen(|seen| seen.end.is_some()).into_iter().all(|ended| ended);
+        until("the end of the connections", over).await;
     }
 
     /// From each connection, in their order.
