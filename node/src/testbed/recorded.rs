@@ -3,6 +3,7 @@
 //! and a line in `docs/compatibility.md`.
 
 mod answers;
+mod frames;
 mod handshakes;
 mod inbound;
 mod lifecycle;

@@ -1,7 +1,7 @@
 //! What the answers and the ends of an HBONE server come to, for the application and on the wire.
 
 use super::peers::{Peer, Way, hello, honest};
-use super::probe::CODES;
+use super::probe::{Answer, CODES, HEADERS, Probe};
 use super::*;
 
 async fn lab(sandbox: &mut Sandbox) -> (Lab, Peer) {
@@ -164,6 +164,85 @@ fn the_applications_ends_are_written_as_recorded() {
                 { "type": "RST_STREAM", "stream": 1, "code": "CONNECT_ERROR" },
             ]);
             assert_eq!(as_first(seen), wanted);
+        });
+    });
+}
+
+type Stage = fn(TcpStream, Arc<rustls::ServerConfig>) -> io::Result<()>;
+
+/// As far as the stage before, then FIN.
+fn leave(tcp: &TcpStream) -> io::Result<()> {
+    tcp.shutdown(Shutdown::Write)?;
+    let mut rest = tcp;
+    rest.read_to_end(&mut Vec::new()).map(|_| ())
+}
+
+/// 200 and "abc", then the socket.
+fn after_data(tcp: TcpStream, tls: Arc<rustls::ServerConfig>) -> io::Result<TcpStream> {
+    let copy = tcp.try_clone()?;
+    let mut probe = Probe::accept(tcp, tls)?;
+    while let Some((kind, _, stream, _)) = probe.next() {
+        if kind == HEADERS {
+            probe.answer(stream, 200, false);
+            probe.data(stream, b"abc", false);
+            // Once they have arrived.
+            probe.settle(stream, &mut Answer::default());
+            break;
+        }
+    }
+    Ok(copy)
+}
+
+// The last two on purpose otherwise (W10, W92): what was cut ends in a reset.
+#[test]
+fn a_server_that_vanishes_is_dialled_once() {
+    sandboxed(|mut sandbox| {
+        run(async {
+            let lab = Lab::with(&mut sandbox, &[("ZTUNNEL_WORKER_THREADS", "1")]).await;
+            let (listener, tls) = (Arc::new(lab.listener("peer", 15008)), honest(&lab));
+            let recorded = Recording::load("CL-20").observed;
+            let stages: [(&str, Stage); 7] = [
+                ("fin_at_accept", |tcp, _| leave(&tcp)),
+                ("rst_at_accept", |tcp, _| net::socket::rst_on_close(&tcp)),
+                ("fin_after_hello", |mut tcp, _| tcp.read(&mut [0; 4096]).and_then(|_| leave(&tcp))),
+                ("fin_after_tls", |mut tcp, tls| {
+                    let mut tls = rustls::ServerConnection::new(tls).unwrap();
+                    while tls.is_handshaking() {
+                        tls.complete_io(&mut tcp)?;
+                    }
+                    leave(&tcp)
+                }),
+                ("fin_after_settings", |tcp, tls| {
+                    let copy = tcp.try_clone()?;
+                    let _probe = Probe::accept(tcp, tls)?;
+                    leave(&copy)
+                }),
+                ("fin_after_data", |tcp, tls| leave(&after_data(tcp, tls)?)),
+                ("rst_after_data", |tcp, tls| net::socket::rst_on_close(&after_data(tcp, tls)?)),
+            ];
+            for (name, stage) in stages {
+                let (listener, tls) = (Arc::clone(&listener), Arc::clone(&tls));
+                let dials = std::thread::spawn(move || {
+                    let (tcp, _) = listener.accept().unwrap();
+                    let _ = stage(tcp, tls);
+                });
+                let (answer, end) = ask(&lab).await;
+                until("the server's part", || dials.is_finished()).await;
+                let cut = name.ends_with("data");
+                let told = json!({
+                    "app": text(&answer),
+                    "end": if cut && end == "rst" { "fin" } else { closed(end) },
+                    // A second one would be counted at the next stage.
+                    "dials": 1,
+                });
+                lab.compare(name, "observed", &recorded[name], &told);
+            }
+            let not_dialled = inside(lab.pod("peer"), move || {
+                listener.set_nonblocking(true).unwrap();
+                listener.accept().is_err()
+            });
+            assert!(not_dialled.await);
+            lab.assert_same();
         });
     });
 }

@@ -87,6 +87,8 @@ pub(super) struct Probe<T = Client> {
     initial_window: usize,
     /// Sums of WINDOW_UPDATE by stream.
     granted: BTreeMap<u32, usize>,
+    /// Of the DATA frames that have come.
+    pub(super) largest_data: usize,
     /// How the connection ended, once it has.
     pub(super) end: Option<String>,
 }
@@ -129,7 +131,14 @@ impl Probe<Server> {
 
 impl<T: Read + Write> Probe<T> {
     fn over(tls: T) -> Self {
-        Self { tls, received: Vec::new(), initial_window: 65535, granted: BTreeMap::new(), end: None }
+        Self {
+            tls,
+            received: Vec::new(),
+            initial_window: 65535,
+            granted: BTreeMap::new(),
+            largest_data: 0,
+            end: None,
+        }
     }
 
     pub(super) fn frame(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
@@ -139,6 +148,11 @@ impl<T: Read + Write> Probe<T> {
         frame.extend(payload);
         // A connection that has been closed is seen when reading.
         let _ = self.tls.write_all(&frame);
+    }
+
+    /// MAX_FRAME_SIZE.
+    pub(super) fn announce_frame_size(&mut self, size: u32) {
+        self.frame(SETTINGS, 0, 0, &[&[0, 5][..], &size.to_be_bytes()].concat());
     }
 
     /// A request; all fields as plain literals.
@@ -257,6 +271,11 @@ impl<T: Read + Write> Probe<T> {
             }
             DATA => {
                 answer.data.extend(payload);
+                self.largest_data = self.largest_data.max(payload.len());
+                if let Ok(length @ 1..) = u32::try_from(payload.len()) {
+                    self.frame(WINDOW_UPDATE, 0, 0, &length.to_be_bytes());
+                    self.frame(WINDOW_UPDATE, 0, stream, &length.to_be_bytes());
+                }
                 if flags & END_STREAM != 0 {
                     answer.end_stream = Some(if payload.is_empty() { "empty-data" } else { "data" });
                 }
