@@ -16,7 +16,8 @@ pub(crate) async fn from_application(
     counters: &Arc<Counters>,
 ) -> Result<(), ConnectionError> {
     match hbone::relay(tunnel, application, counters).await {
-        RelayEnd::Clean => Ok(()),
+        // What moved ends elsewhere.
+        RelayEnd::Clean | RelayEnd::Moved(_) => Ok(()),
         RelayEnd::Broken(error @ TunnelError::AppRead(..)) => Err(ConnectionError::Sending(error.into())),
         RelayEnd::Broken(error) => Err(ConnectionError::Receiving(error.into())),
     }
@@ -29,7 +30,8 @@ pub(crate) async fn from_peer(
     counters: &Arc<Counters>,
 ) -> Result<(), ConnectionError> {
     match hbone::relay(tunnel, application, counters).await {
-        RelayEnd::Clean => Ok(()),
+        // What moved ends elsewhere.
+        RelayEnd::Clean | RelayEnd::Moved(_) => Ok(()),
         RelayEnd::Broken(error @ TunnelError::AppRead(..)) => Err(ConnectionError::Receiving(error.into())),
         RelayEnd::Broken(error) => Err(ConnectionError::Sending(error.into())),
     }

@@ -10,9 +10,10 @@ use std::time::Duration;
 use rustls_pki_types::CertificateDer;
 use tokio::net::TcpStream;
 
-use crate::core::{Core, StreamFault};
+use crate::core::{Core, Role, StreamFault};
 use crate::handshake::{HandshakeError, handshake};
-use crate::link::{Link, now};
+use crate::link::{Link, Owned, now};
+use crate::live::{ExportError, ImportError, ImportedClient, LiveTunnel, PendingConnect};
 use crate::record::Library;
 use crate::socket::Socket;
 use crate::stream::{Break, StreamCell};
@@ -73,6 +74,25 @@ pub async fn connect(
         return Err(ConnectError::Http2(end));
     }
     Ok(ClientConnection { handle: Rc::new(Handle { link, answer_timeout: settings.answer_timeout }) })
+}
+
+/// Goes on with a connection that was exported elsewhere, on the socket that came with it. Of `settings`, what was
+/// promised to the peer (windows, frame size, header list) is taken from the connection.
+///
+/// Must run inside a `LocalSet`, like [`connect`].
+pub fn import(live: &LiveTunnel, tcp: TcpStream, settings: &Settings) -> Result<ImportedClient, ImportError> {
+    let (link, owned) = Link::import(live, tcp, Role::Client, settings)?;
+    let (mut tunnels, mut requests) = (Vec::new(), Vec::new());
+    for Owned { cell, asked } in owned {
+        let tunnel = Tunnel { link: link.clone(), cell };
+        if asked {
+            requests.push(PendingConnect { tunnel });
+        } else {
+            tunnels.push(tunnel);
+        }
+    }
+    let handle = Rc::new(Handle { link, answer_timeout: settings.answer_timeout });
+    Ok(ImportedClient { connection: ClientConnection { handle }, tunnels, requests })
 }
 
 impl From<HandshakeError> for ConnectError {
@@ -136,7 +156,7 @@ impl ClientConnection {
                 state.wait(cx);
                 return Poll::Pending;
             };
-            let cell = StreamCell::new(id);
+            let cell = StreamCell::asked(id);
             state.streams.insert(id, cell.clone());
             state.idle_since = None;
             state.kick();
@@ -159,6 +179,12 @@ impl ClientConnection {
     /// The peer's address of the TCP connection.
     pub fn peer_addr(&self) -> SocketAddr {
         self.handle.link.peer
+    }
+
+    /// Takes the connection out of this engine, together with its socket, to go on elsewhere by [`import`]. Its
+    /// tunnels and requests here end with [`ConnectionEnd::Moved`], relays with [`crate::RelayEnd::Moved`].
+    pub fn export(&self) -> Result<(LiveTunnel, std::net::TcpStream), ExportError> {
+        self.handle.link.export()
     }
 
     /// Cuts every tunnel and closes with GOAWAY and close_notify.
@@ -196,7 +222,7 @@ impl ClientConnection {
 }
 
 /// Waits for the answer to a request; what becomes no tunnel is reset with CANCEL as `tunnel` is dropped.
-async fn answer(tunnel: Tunnel) -> Result<(ResponseHead, Tunnel), OpenError> {
+pub(crate) async fn answer(tunnel: Tunnel) -> Result<(ResponseHead, Tunnel), OpenError> {
     let head = poll_fn(|cx| {
         if let Some(head) = tunnel.cell.take_answer() {
             return Poll::Ready(Ok(head));

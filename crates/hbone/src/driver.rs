@@ -258,7 +258,8 @@ impl Driver {
     fn begin_closing(&mut self) {
         let link = self.link.clone();
         let mut state = link.state.borrow_mut();
-        if matches!(state.ended, Some(ConnectionEnd::Vanished | ConnectionEnd::Io(..))) {
+        if matches!(state.ended, Some(ConnectionEnd::Vanished | ConnectionEnd::Io(..) | ConnectionEnd::Moved))
+        {
             drop(state);
             // The pool may hold the socket for a while.
             link.socket.shutdown_write();

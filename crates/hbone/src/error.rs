@@ -103,6 +103,9 @@ pub enum ConnectionEnd {
         /// The rule that was broken.
         what: &'static str,
     },
+    /// It goes on in another engine; nothing is lost.
+    #[error("connection moved")]
+    Moved,
     /// The peer did not answer a PING in time.
     #[error("HBONE ping timeout/error, peer may have shutdown")]
     PingTimeout,
@@ -123,6 +126,7 @@ impl ConnectionEnd {
             Self::Tls(_) => "hbone-tls-record-error",
             Self::Protocol { code: ErrorCode::ENHANCE_YOUR_CALM, .. } => "hbone-peer-flood",
             Self::Protocol { .. } => "hbone-protocol-error",
+            Self::Moved => "hbone-connection-moved",
             Self::PingTimeout => "hbone-ping-timeout",
             Self::PrefaceTimeout(_) => "hbone-preface-timeout",
         }

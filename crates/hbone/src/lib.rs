@@ -21,6 +21,7 @@ mod driver;
 mod error;
 mod handshake;
 mod link;
+mod live;
 mod memory;
 mod metrics;
 mod pool;
@@ -35,6 +36,10 @@ mod tunnel;
 
 pub use client::{ClientConnection, ConnectRequest, ResponseHead};
 pub use error::{AcceptError, ConnectError, ConnectionEnd, ErrorCode, OpenError, TunnelError};
+pub use live::{
+    ExportError, ImportError, ImportedClient, ImportedServer, LiveTunnel, PendingConnect,
+    VERSION as LIVE_TUNNEL_VERSION,
+};
 pub use memory::Memory;
 pub use metrics::Metrics;
 pub use pool::{Pool, PoolError};

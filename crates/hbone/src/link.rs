@@ -4,11 +4,13 @@
 //! Whoever has something to send puts frames into the core's output and calls [`Link::kick`]; the driver seals them
 //! at the end of the event loop's tick, so that what many streams have to say leaves in one write.
 
+mod transfer;
+
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Waker};
@@ -16,13 +18,14 @@ use std::time::{Duration, Instant};
 
 use rustls_pki_types::CertificateDer;
 
-use crate::core::fields::RequestHead;
 use crate::core::{Action, Core, Stats};
 use crate::record::{Records, Secured};
 use crate::scratch::Scratch;
 use crate::socket::Socket;
 use crate::stream::{Break, StreamCell};
 use crate::{ConnectionEnd, Memory, Metrics, Settings};
+
+pub(crate) use transfer::{Inbox, Owned, StreamPart};
 
 /// Output of the core above which it is sealed without waiting for the end of the tick.
 const EAGER: usize = 64 << 10;
@@ -47,8 +50,10 @@ pub(crate) struct State {
     sealed: Vec<u8>,
     sent: usize,
     pub(crate) streams: HashMap<u32, Rc<StreamCell>>,
+    /// Streams that are over for the core, and whose owners may not know yet.
+    leaving: Vec<Weak<StreamCell>>,
     /// Server: requests nobody has asked for yet.
-    pub(crate) arrivals: VecDeque<(Rc<StreamCell>, RequestHead)>,
+    pub(crate) arrivals: VecDeque<Rc<StreamCell>>,
     /// Who waits for a request, for room to open a stream, for the socket to take what is sealed.
     pub(crate) waiting: Vec<Waker>,
     pub(crate) driver: Option<Waker>,
@@ -80,33 +85,22 @@ impl Link {
         secured: Secured,
         settings: &Settings,
     ) -> io::Result<Rc<Self>> {
+        let state = State::new(core, secured.records);
+        Self::with_state(socket, state, secured.chain, settings)
+    }
+
+    fn with_state(
+        socket: Socket,
+        state: State,
+        chain: Arc<[CertificateDer<'static>]>,
+        settings: &Settings,
+    ) -> io::Result<Rc<Self>> {
+        let (local, peer) = (socket.tcp().local_addr()?, socket.tcp().peer_addr()?);
         let (metrics, memory) = (settings.metrics.clone(), settings.memory.clone());
         if let Some(metrics) = &metrics {
             metrics.connections_opened.fetch_add(1, Ordering::Relaxed);
         }
-        Ok(Rc::new(Self {
-            local: socket.tcp().local_addr()?,
-            peer: socket.tcp().peer_addr()?,
-            chain: secured.chain,
-            socket,
-            metrics,
-            memory,
-            state: RefCell::new(State {
-                core,
-                records: secured.records,
-                sealed: Vec::new(),
-                sent: 0,
-                streams: HashMap::new(),
-                arrivals: VecDeque::new(),
-                waiting: Vec::new(),
-                driver: None,
-                ended: None,
-                idle_limit: None,
-                idle_since: Some(now()),
-                counted: Stats::default(),
-                held: 0,
-            }),
-        }))
+        Ok(Rc::new(Self { local, peer, chain, socket, metrics, memory, state: RefCell::new(state) }))
     }
 
     /// Has the driver send what was put into the output, once everybody had a turn.
@@ -264,6 +258,25 @@ impl Link {
 }
 
 impl State {
+    fn new(core: Core, records: Records) -> Self {
+        Self {
+            core,
+            records,
+            sealed: Vec::new(),
+            sent: 0,
+            streams: HashMap::new(),
+            leaving: Vec::new(),
+            arrivals: VecDeque::new(),
+            waiting: Vec::new(),
+            driver: None,
+            ended: None,
+            idle_limit: None,
+            idle_since: Some(now()),
+            counted: Stats::default(),
+            held: 0,
+        }
+    }
+
     pub(crate) fn kick(&self) {
         if let Some(driver) = &self.driver {
             driver.wake_by_ref();
@@ -336,16 +349,18 @@ impl State {
                 }
                 Action::End { stream } => self.with(stream, StreamCell::end),
                 Action::Request { stream, head } => {
-                    let cell = StreamCell::new(stream);
+                    let cell = StreamCell::requested(stream, head);
                     self.streams.insert(stream, cell.clone());
-                    self.arrivals.push_back((cell, head));
+                    self.arrivals.push_back(cell);
                     self.wake_all();
                 }
                 Action::Answer { stream, head } => self.with(stream, |cell| cell.answer(head)),
                 Action::Broken { stream, why } => {
-                    self.arrivals.retain(|(cell, _)| cell.id != stream);
+                    self.arrivals.retain(|cell| cell.id != stream);
                     if let Some(cell) = self.streams.remove(&stream) {
                         cell.break_off(Break::Stream(why));
+                        self.leaving.retain(|cell| cell.strong_count() > 0);
+                        self.leaving.push(Rc::downgrade(&cell));
                     }
                 }
                 Action::Window { stream: 0 } => self.streams.values().for_each(|cell| cell.wake_writer()),

@@ -5,6 +5,7 @@
 
 mod capture;
 mod library;
+mod portable;
 mod protection;
 mod schedule;
 mod session;
@@ -17,6 +18,12 @@ pub(crate) use library::Library;
 pub(crate) use protection::{HEADER, RECORD, record_length};
 pub(crate) use session::{RecordFault, Session};
 
+#[cfg(test)]
+pub(crate) mod testing {
+    pub(crate) use super::schedule::{Secret, Suite};
+    pub(crate) use super::session::{Parts, Session};
+}
+
 /// The records of one connection that is up.
 #[derive(Debug)]
 pub(crate) enum Records {
@@ -24,6 +31,8 @@ pub(crate) enum Records {
     Library(Box<Library>),
     /// TLS 1.3.
     Own(Box<Session>),
+    /// The connection lives elsewhere: nothing is opened or sealed here.
+    Moved,
 }
 
 /// A handshake that is complete.
@@ -40,6 +49,7 @@ impl Records {
         match self {
             Self::Library(tls) => &tls.carry,
             Self::Own(session) => session.carry(),
+            Self::Moved => &[],
         }
     }
 
@@ -62,6 +72,7 @@ impl Records {
                 opened
             }
             Self::Own(session) => session.open(wire, out, deliver),
+            Self::Moved => Ok(false),
         }
     }
 
@@ -76,6 +87,7 @@ impl Records {
             Self::Library(_) if plain.is_empty() => Ok(()),
             Self::Library(tls) => tls.seal(plain, out).map_err(RecordFault::Library),
             Self::Own(session) => session.seal(plain, out),
+            Self::Moved => Err(RecordFault::CannotSeal),
         }
     }
 
@@ -97,6 +109,7 @@ impl Records {
                 Ok(0)
             }
             Self::Own(session) => session.seal_slots(slots, contents, before),
+            Self::Moved => Err(RecordFault::CannotSeal),
         }
     }
 
@@ -105,6 +118,7 @@ impl Records {
         match self {
             Self::Library(tls) => tls.close_notify(out),
             Self::Own(session) => session.close_notify(out),
+            Self::Moved => {}
         }
     }
 }

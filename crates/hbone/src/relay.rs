@@ -20,7 +20,7 @@ use crate::record;
 use crate::scratch::{SLOT, SLOTS, Scratch};
 use crate::socket::Socket;
 use crate::stream::Break;
-use crate::{ErrorCode, Tunnel, TunnelError};
+use crate::{ConnectionEnd, ErrorCode, Tunnel, TunnelError};
 
 /// Reads up to this size wait for the end of the tick.
 const SMALL: usize = 4096;
@@ -68,6 +68,9 @@ pub enum RelayEnd {
     Clean,
     /// Something was cut; what was transferred may be incomplete. The other side has been told by a reset.
     Broken(TunnelError),
+    /// The tunnel goes on in another engine. The application's socket, to be relayed there with the tunnel of the same
+    /// [`Tunnel::id`]; nothing was lost on either side.
+    Moved(std::net::TcpStream),
 }
 
 /// Moves bytes both ways until both directions have ended, half-closing each side when the other ends.
@@ -81,7 +84,9 @@ pub fn relay(
 ) -> impl Future<Output = RelayEnd> + use<> {
     let app = Rc::new(Socket::new(app));
     tunnel.cell.attach(app.clone(), counters.clone());
-    Relay { tunnel, app, counters: counters.clone(), slots: 1, app_ended: false, cut: None, fin_sent: false }
+    // A tunnel that was moved here may have ended its direction before.
+    let app_ended = !tunnel.cell.is_broken() && tunnel.link.state.borrow().core.sent_all(tunnel.cell.id);
+    Relay { tunnel, app, counters: counters.clone(), slots: 1, app_ended, cut: None, fin_sent: false }
 }
 
 struct Relay {
@@ -114,6 +119,9 @@ impl Future for Relay {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<RelayEnd> {
         let relay = &mut *self;
         relay.tunnel.cell.wait_reader(cx);
+        if let Some(Break::Connection(ConnectionEnd::Moved)) = relay.tunnel.broken() {
+            return Poll::Ready(relay.moved());
+        }
         if let Poll::Ready(Err(error)) = relay.poll_deliver(cx) {
             return Poll::Ready(relay.app_write_failed(&error));
         }
@@ -228,6 +236,17 @@ impl Relay {
                 if read < wanted { read.div_ceil(DATA_PAYLOAD) } else { (self.slots * 2).min(SLOTS) };
             Pumped::More
         })
+    }
+
+    /// The tunnel goes on elsewhere, and so does the application's socket.
+    fn moved(&self) -> RelayEnd {
+        match self.app.duplicate() {
+            Ok(app) => RelayEnd::Moved(app),
+            Err(error) => {
+                self.app.reset_on_close();
+                RelayEnd::Broken(TunnelError::AppRead(error.to_string(), error.kind()))
+            }
+        }
     }
 
     /// The tunnel is gone: the application gets a reset, unless it had everything.

@@ -9,10 +9,11 @@ use std::task::Poll;
 use rustls_pki_types::CertificateDer;
 use tokio::net::TcpStream;
 
-use crate::core::Core;
 use crate::core::fields::RequestHead;
+use crate::core::{Core, Role};
 use crate::handshake::{HandshakeError, handshake};
-use crate::link::{Link, now};
+use crate::link::{Link, Owned, now};
+use crate::live::{ExportError, ImportError, ImportedServer, LiveTunnel};
 use crate::record::Library;
 use crate::socket::Socket;
 use crate::{AcceptError, ConnectionEnd, Settings, Tunnel, driver};
@@ -38,6 +39,16 @@ pub async fn accept(
     let link = Link::new(socket, core, secured, settings).map_err(AcceptError::Io)?;
     driver::start(link.clone());
     Ok(ServerConnection { link })
+}
+
+/// Goes on with a connection that was exported elsewhere, on the socket that came with it. Of `settings`, what was
+/// promised to the peer (windows, frame size, header list, streams) is taken from the connection.
+///
+/// Must run inside a `LocalSet`, like [`accept`].
+pub fn import(live: &LiveTunnel, tcp: TcpStream, settings: &Settings) -> Result<ImportedServer, ImportError> {
+    let (link, owned) = Link::import(live, tcp, Role::Server, settings)?;
+    let tunnels = owned.into_iter().map(|Owned { cell, .. }| Tunnel { link: link.clone(), cell }).collect();
+    Ok(ImportedServer { connection: ServerConnection { link }, tunnels })
 }
 
 impl From<HandshakeError> for AcceptError {
@@ -71,7 +82,9 @@ impl ServerConnection {
     pub async fn next(&self) -> Option<IncomingConnect> {
         poll_fn(|cx| {
             let mut state = self.link.state.borrow_mut();
-            if let Some((cell, head)) = state.arrivals.pop_front() {
+            if let Some((cell, head)) =
+                state.arrivals.pop_front().and_then(|cell| cell.request().map(|head| (cell, head)))
+            {
                 let RequestHead { method, authority, headers, .. } = head;
                 let tunnel = Tunnel { link: self.link.clone(), cell };
                 return Poll::Ready(Some(IncomingConnect { method, authority, headers, tunnel }));
@@ -95,6 +108,12 @@ impl ServerConnection {
     pub fn drain(&self) {
         self.link.state.borrow_mut().core.drain(now());
         self.link.kick();
+    }
+
+    /// Takes the connection out of this engine, together with its socket, to go on elsewhere by [`import`]. Its
+    /// tunnels and requests here end with [`ConnectionEnd::Moved`], relays with [`crate::RelayEnd::Moved`].
+    pub fn export(&self) -> Result<(LiveTunnel, std::net::TcpStream), ExportError> {
+        self.link.export()
     }
 
     /// Cuts every tunnel and closes with GOAWAY and close_notify.
@@ -141,6 +160,7 @@ impl IncomingConnect {
 
     fn answer(&self, status: u16, headers: &[(&str, &str)], end_stream: bool) {
         let mut state = self.tunnel.link.state.borrow_mut();
+        self.tunnel.cell.answered();
         state.core.answer(self.tunnel.cell.id, status, headers, end_stream);
         state.after_call();
     }

@@ -3,6 +3,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::Shutdown;
+use std::os::fd::AsFd;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -23,6 +24,11 @@ impl Socket {
 
     pub(crate) fn tcp(&self) -> &TcpStream {
         &self.0
+    }
+
+    /// The same connection by another descriptor.
+    pub(crate) fn duplicate(&self) -> io::Result<std::net::TcpStream> {
+        Ok(self.0.as_fd().try_clone_to_owned()?.into())
     }
 
     pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

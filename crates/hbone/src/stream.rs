@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 
 use crate::core::StreamFault;
-use crate::core::fields::AnswerHead;
+use crate::core::fields::{AnswerHead, RequestHead};
+use crate::link::{Inbox, StreamPart};
 use crate::relay::Counters;
 use crate::socket::Socket;
 use crate::{ConnectionEnd, TunnelError};
@@ -49,7 +50,11 @@ pub(crate) struct StreamCell {
 
 #[derive(Debug, Default)]
 struct StreamState {
+    /// Server: the request that waits for its answer.
+    request: Option<RequestHead>,
     answer: Option<AnswerHead>,
+    /// Client: nobody has taken the answer yet.
+    asked: bool,
     inbox: VecDeque<Vec<u8>>,
     /// Octets of the first entry that are gone.
     taken: usize,
@@ -66,8 +71,59 @@ struct StreamState {
 }
 
 impl StreamCell {
-    pub(crate) fn new(id: u32) -> Rc<Self> {
-        Rc::new(Self { id, state: RefCell::default() })
+    /// Client: a request is under way.
+    pub(crate) fn asked(id: u32) -> Rc<Self> {
+        Rc::new(Self { id, state: RefCell::new(StreamState { asked: true, ..StreamState::default() }) })
+    }
+
+    /// Server: a request has come.
+    pub(crate) fn requested(id: u32, head: RequestHead) -> Rc<Self> {
+        Rc::new(Self {
+            id,
+            state: RefCell::new(StreamState { request: Some(head), ..StreamState::default() }),
+        })
+    }
+
+    /// A stream of another engine.
+    pub(crate) fn revive(part: StreamPart) -> Rc<Self> {
+        let StreamPart { id, request, answer, asked, inbox: Inbox(inbox), ended, broken } = part;
+        let inbox = if inbox.is_empty() { VecDeque::new() } else { VecDeque::from([inbox]) };
+        let broken = broken.map(Break::Stream);
+        let state = StreamState { request, answer, asked, inbox, ended, broken, ..StreamState::default() };
+        Rc::new(Self { id, state: RefCell::new(state) })
+    }
+
+    /// Gives away what the owner has not taken. To the owner the stream is broken by the move.
+    pub(crate) fn move_away(&self) -> StreamPart {
+        let mut state = self.state.borrow_mut();
+        let moved = Some(Break::Connection(ConnectionEnd::Moved));
+        let broken = match std::mem::replace(&mut state.broken, moved) {
+            Some(Break::Stream(fault)) => Some(fault),
+            Some(Break::Connection(_)) | None => None,
+        };
+        let mut inbox = std::mem::take(&mut state.inbox).into_iter().flatten().collect::<Vec<u8>>();
+        inbox.drain(..std::mem::take(&mut state.taken).min(inbox.len()));
+        state.app = None;
+        wake(&mut state.reader);
+        wake(&mut state.writer);
+        StreamPart {
+            id: self.id,
+            request: state.request.take(),
+            answer: state.answer.take(),
+            asked: std::mem::take(&mut state.asked),
+            inbox: Inbox(inbox),
+            ended: std::mem::take(&mut state.ended),
+            broken,
+        }
+    }
+
+    /// Server: the request, until it is answered.
+    pub(crate) fn request(&self) -> Option<RequestHead> {
+        self.state.borrow().request.clone()
+    }
+
+    pub(crate) fn answered(&self) {
+        self.state.borrow_mut().request = None;
     }
 
     /// Payload from the peer; returns how much of it is consumed.
@@ -188,7 +244,10 @@ impl StreamCell {
     }
 
     pub(crate) fn take_answer(&self) -> Option<AnswerHead> {
-        self.state.borrow_mut().answer.take()
+        let mut state = self.state.borrow_mut();
+        let answer = state.answer.take();
+        state.asked &= answer.is_none();
+        answer
     }
 
     pub(crate) fn break_off(&self, why: Break) {

@@ -39,6 +39,11 @@ impl Tunnel {
         state.after_call();
     }
 
+    /// The stream's number on its connection, which it keeps when the connection moves.
+    pub fn id(&self) -> u32 {
+        self.cell.id
+    }
+
     /// The certificates of the peer of the connection below, leaf first.
     pub fn peer_chain(&self) -> Arc<[CertificateDer<'static>]> {
         self.link.chain.clone()

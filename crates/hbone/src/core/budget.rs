@@ -11,6 +11,8 @@ pub(crate) struct Bucket {
     at: Instant,
 }
 
+crate::live::codec::portable!(struct Bucket { left, at });
+
 impl Bucket {
     pub(crate) fn new(budget: Budget, now: Instant) -> Self {
         Self { left: budget.burst, at: now }

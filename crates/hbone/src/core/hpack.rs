@@ -46,7 +46,15 @@ pub(crate) struct Decoder {
 /// Default of `SETTINGS_HEADER_TABLE_SIZE`, which we leave alone.
 pub(crate) const DEFAULT_TABLE: usize = 4096;
 
+crate::live::codec::portable!(struct Field { name, value });
+crate::live::codec::portable!(struct Decoder { dynamic, allowed });
+
 impl Decoder {
+    /// Whether a decoder that came from elsewhere keeps its limits.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.allowed <= DEFAULT_TABLE && self.dynamic.is_sound(self.allowed)
+    }
+
     pub(crate) fn new(allowed: usize) -> Self {
         Self { dynamic: DynamicTable::new(allowed), allowed }
     }

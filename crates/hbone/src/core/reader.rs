@@ -2,6 +2,7 @@
 //! put together first where they arrive in pieces.
 
 use super::frame::{HEADER, Head, PREFACE, flag, kind};
+use crate::live::codec::portable;
 
 /// What the next bytes are.
 #[derive(Debug)]
@@ -74,7 +75,32 @@ pub(crate) struct Reader {
     first: bool,
 }
 
+portable!(struct Head { length, kind, flags, stream });
+portable!(enum Stage {
+    0 => Preface(seen),
+    1 => Head,
+    2 => Payload(head),
+    3 => PadLength(head),
+    4 => Data { head, left, padding, padding_credit },
+});
+portable!(struct Reader { stage, partial, max_frame, first });
+
 impl Reader {
+    /// Whether a reader that came from elsewhere holds what one of ours can hold.
+    pub(crate) fn is_sound(&self, max_frame: usize) -> bool {
+        let partial = self.partial.len();
+        self.max_frame == max_frame
+            && match self.stage {
+                Stage::Preface(seen) => seen < PREFACE.len() && partial == 0,
+                Stage::Head => partial < HEADER,
+                Stage::Payload(head) => head.length <= max_frame && partial <= head.length,
+                Stage::PadLength(head) => (1..=max_frame).contains(&head.length) && partial == 0,
+                Stage::Data { left, padding, padding_credit, .. } => {
+                    left <= max_frame && padding <= 255 && padding_credit <= 256 && partial == 0
+                }
+            }
+    }
+
     pub(crate) fn new(expect_preface: bool, max_frame: usize) -> Self {
         let stage = if expect_preface { Stage::Preface(0) } else { Stage::Head };
         Self { stage, partial: Vec::new(), max_frame, first: true }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::frame::{self, DEFAULT_WINDOW, setting};
 use super::{Core, RTT};
 use crate::Limit;
+use crate::live::codec::portable;
 
 /// Round trips are never taken for shorter: an application or a peer may have to wait for its processor that long.
 const SHORTEST_ROUND: Duration = Duration::from_millis(4);
@@ -44,7 +45,23 @@ pub(crate) struct Pace {
     busy: Instant,
 }
 
+portable!(struct Path { round_trip, asked, measured, octets });
+portable!(struct Pace { since, octets, busy });
+
+/// More than anybody receives between two answers: sums stay far from their end.
+const MOST: u64 = 1 << 48;
+
+impl Path {
+    pub(super) fn is_sound(&self) -> bool {
+        self.octets <= MOST
+    }
+}
+
 impl Pace {
+    pub(super) fn is_sound(&self) -> bool {
+        self.octets <= MOST
+    }
+
     pub(crate) fn new(now: Instant) -> Self {
         Self { since: now, octets: 0, busy: now }
     }

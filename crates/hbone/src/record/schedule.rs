@@ -91,6 +91,10 @@ impl Secret {
         self.suite
     }
 
+    pub(crate) fn octets(&self) -> &[u8] {
+        &self.octets
+    }
+
     /// Key and IV as octets.
     pub(crate) fn material(&self) -> (Zeroizing<Vec<u8>>, [u8; IV]) {
         let mut key = Zeroizing::new(vec![0; self.suite.aead().key_len()]);

@@ -7,6 +7,7 @@ use thiserror::Error;
 use super::protection::{CONTENT, Direction, HEADER, MAX_PAYLOAD, NoContent, RECORD, kind, record_length};
 use super::schedule::Secret;
 use crate::core::Role;
+use crate::live::codec::Malformed;
 
 /// Records and messages without content for us that may come in a row: empty records, tickets, key updates.
 const PATIENCE: u32 = 32;
@@ -131,7 +132,20 @@ impl Session {
         Some(Self::new(parts, records_per_key))
     }
 
-    #[cfg(test)]
+    /// Goes on from what was exported.
+    pub(crate) fn revive(parts: Parts, records_per_key: u64) -> Result<Self, Malformed> {
+        if parts.carry.len() >= HEADER + MAX_PAYLOAD {
+            return Err(Malformed("octets of a record"));
+        }
+        if parts.message.len() >= message::HEADER + MAX_MESSAGE || parts.idle > PATIENCE {
+            return Err(Malformed("handshake message"));
+        }
+        if parts.read.secret().suite() != parts.write.secret().suite() {
+            return Err(Malformed("cipher suites"));
+        }
+        Ok(Self::new(parts, records_per_key))
+    }
+
     pub(crate) fn parts(&self) -> &Parts {
         &self.parts
     }

@@ -33,7 +33,14 @@ pub(crate) struct DynamicTable {
     max_size: usize,
 }
 
+crate::live::codec::portable!(struct DynamicTable { entries, size, max_size });
+
 impl DynamicTable {
+    pub(crate) fn is_sound(&self, allowed: usize) -> bool {
+        let size: usize = self.entries.iter().map(Field::size).sum();
+        self.size == size && size <= self.max_size && self.max_size <= allowed
+    }
+
     pub(crate) fn new(max_size: usize) -> Self {
         Self { entries: VecDeque::new(), size: 0, max_size }
     }
