@@ -11,7 +11,7 @@ mod reload;
 mod tests;
 
 use std::ffi::OsString;
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -149,7 +149,7 @@ async fn until_stopped(config: Config) -> ExitCode {
 fn token(request: &TokenRequest) -> ExitCode {
     let TokenRequest { kind, node, account, ttl, state } = request;
     match authority::tokens::issue(state, *kind, node, account, *ttl, runtime::clock::wall()) {
-        Ok(token) => match writeln!(std::io::stdout(), "{token}") {
+        Ok(token) => match print_token(&token) {
             Ok(()) => ExitCode::SUCCESS,
             Err(_) => ExitCode::FAILURE,
         },
@@ -158,6 +158,16 @@ fn token(request: &TokenRequest) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// A file gets the token and nothing else: a ztunnel sends its token file as it is, and no header holds a line feed.
+fn print_token(token: &str) -> std::io::Result<()> {
+    let mut output = std::io::stdout();
+    output.write_all(token.as_bytes())?;
+    if output.is_terminal() {
+        output.write_all(b"\n")?;
+    }
+    output.flush()
 }
 
 /// To whoever started the program. Nothing is left to report to when standard error is closed.
@@ -206,6 +216,7 @@ impl ControlPlane {
         metrics.reloaded(snapshot.problems.len(), clock.wall());
         reload::log_ignored(&Default::default(), &snapshot.ignored_kinds);
         let Snapshot { problems, mesh, ignored_kinds, .. } = snapshot;
+        let trust_domain = mesh.trust_domain.clone();
         let state = Arc::new(Mutex::new(SourceState { problems, mesh, ignored_kinds }));
 
         let access = Access {
@@ -237,6 +248,7 @@ impl ControlPlane {
             watch: source.watch(),
             source,
             switches: config.switches,
+            trust_domain,
             worlds,
             state,
             metrics,

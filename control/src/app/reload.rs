@@ -25,6 +25,8 @@ pub(super) struct Reloader {
     /// Started before the world is served, so that no change falls between.
     pub(super) watch: Watch,
     pub(super) switches: Switches,
+    /// The authority's, which takes up another only when it is started again: records name no other meanwhile.
+    pub(super) trust_domain: String,
     /// Dropping it ends every stream.
     pub(super) worlds: watch::Sender<Arc<Catalog>>,
     pub(super) state: Arc<Mutex<SourceState>>,
@@ -36,14 +38,17 @@ pub(super) struct Reloader {
 struct Reloaded {
     snapshot: Snapshot,
     records: Records,
+    /// The trust domain that the source asks for.
+    wanted: String,
 }
 
 impl Reloader {
     /// Until draining begins. Between two pushes there is at least `quiet`; the first of a series goes at once.
     pub(super) async fn run(self, quiet: Duration, drain: Drain) {
-        let Self { source, mut watch, switches, worlds, state, metrics, clock } = self;
+        let Self { source, mut watch, switches, trust_domain, worlds, state, metrics, clock } = self;
         let source = Arc::new(Mutex::new(source));
         let switches = Arc::new(switches);
+        let mut wanted = trust_domain.clone();
         let mut is_first = true;
         loop {
             // The first time at once: something may have changed between reading and watching.
@@ -57,9 +62,10 @@ impl Reloader {
             }
             let started = tokio::time::Instant::now();
             let now = timestamp(&clock);
-            let (reading, switches) = (Arc::clone(&source), Arc::clone(&switches));
+            let (reading, switches, in_use) =
+                (Arc::clone(&source), Arc::clone(&switches), trust_domain.clone());
             let reloaded =
-                tokio::task::spawn_blocking(move || read(&mut reading.lock(), &switches, now)).await;
+                tokio::task::spawn_blocking(move || read(&mut reading.lock(), &switches, in_use, now)).await;
             let reloaded = match reloaded {
                 Ok(Some(reloaded)) => reloaded,
                 Ok(None) => continue,
@@ -73,9 +79,10 @@ impl Reloader {
             {
                 let mut state = state.lock();
                 log_problems(&state.problems, &reloaded.snapshot.problems);
-                if state.mesh.trust_domain != reloaded.snapshot.mesh.trust_domain {
+                if wanted != reloaded.wanted {
+                    wanted.clone_from(&reloaded.wanted);
                     tracing::warn!(
-                        target: "control", "the authority takes up another trust domain only when it is started again"
+                        target: "control", wanted, in_use = trust_domain, "another trust domain is taken up at the next start"
                     );
                 }
                 log_ignored(&state.ignored_kinds, &reloaded.snapshot.ignored_kinds);
@@ -100,10 +107,16 @@ impl Reloader {
     }
 }
 
-fn read(source: &mut FileSource, switches: &Switches, now: Timestamp) -> Option<Reloaded> {
-    let snapshot = source.reload(now)?;
+fn read(
+    source: &mut FileSource,
+    switches: &Switches,
+    trust_domain: String,
+    now: Timestamp,
+) -> Option<Reloaded> {
+    let mut snapshot = source.reload(now)?;
+    let wanted = std::mem::replace(&mut snapshot.mesh.trust_domain, trust_domain);
     let records = translate(&snapshot.objects, &snapshot.mesh, switches);
-    Some(Reloaded { snapshot, records })
+    Some(Reloaded { snapshot, records, wanted })
 }
 
 /// Each problem once, when it appears, and once when it is gone.

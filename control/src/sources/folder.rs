@@ -76,7 +76,8 @@ impl Folder {
             .into_iter()
             .map(|file| {
                 let before = self.parsed.remove(&file.path);
-                let parsed = parse(&file, before);
+                let had_objects = || self.kept.values().any(|kept| kept.file == file.path);
+                let parsed = parse(&file, before, had_objects);
                 (file.path, parsed)
             })
             .collect();
@@ -142,7 +143,12 @@ impl Folder {
         match mesh_file {
             None => self.mesh = of_folder.unwrap_or_default(),
             Some(file) => {
-                let text = file.content.and_then(|bytes| utf8(&bytes).map(str::to_owned));
+                let is_default = self.mesh == MeshConfig::default();
+                let text =
+                    file.content.and_then(|bytes| match bytes.trim_ascii().is_empty() && !is_default {
+                        true => Err(Reason::Emptied),
+                        false => utf8(&bytes).map(str::to_owned),
+                    });
                 match text.and_then(|text| admit::parse_mesh_config(&text)) {
                     Ok(mesh) => self.mesh = mesh,
                     Err(reason) => {
@@ -198,11 +204,20 @@ fn decide(
     }
 }
 
-fn parse(file: &File, before: Option<(u64, Arc<Parsed>)>) -> (u64, Arc<Parsed>) {
+fn parse(
+    file: &File,
+    before: Option<(u64, Arc<Parsed>)>,
+    had_objects: impl Fn() -> bool,
+) -> (u64, Arc<Parsed>) {
+    let unusable = |reason| (0, Arc::new(Parsed::Unusable(None, reason)));
     let bytes = match &file.content {
         Ok(bytes) => bytes,
-        Err(reason) => return (0, Arc::new(Parsed::Unusable(None, reason.clone()))),
+        Err(reason) => return unusable(reason.clone()),
     };
+    // A redirection empties the file long before, or without ever, filling it again.
+    if bytes.trim_ascii().is_empty() && had_objects() {
+        return unusable(Reason::Emptied);
+    }
     let hash = xxh64(bytes, bytes.len() as u64);
     if let Some(before) = before.filter(|(before, _)| *before == hash) {
         return before;

@@ -26,6 +26,8 @@ pub(crate) enum Reason {
     TooLarge { what: &'static str, limit: usize },
     #[error("not valid YAML or JSON: {0}")]
     Malformed(String),
+    #[error("the file is empty; its objects stay until it is deleted or has at least a comment in it")]
+    Emptied,
     #[error("not a Kubernetes object: {0}")]
     NotAnObject(&'static str),
     #[error("version {api_version:?} of {kind} is not known")]
@@ -47,6 +49,7 @@ impl Reason {
             Self::Unreadable(_) => "source-unreadable",
             Self::TooLarge { .. } => "source-too-large",
             Self::Malformed(_) => "source-malformed-yaml",
+            Self::Emptied => "source-emptied-file",
             Self::NotAnObject(_) => "source-not-an-object",
             Self::UnsupportedVersion { .. } => "source-unsupported-version",
             Self::UnknownKind { .. } => "source-unknown-kind",

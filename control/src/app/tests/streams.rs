@@ -51,6 +51,29 @@ async fn an_edited_file_becomes_a_delta_and_a_bad_one_changes_nothing() {
     assert_eq!(names(&stream.next().await), ["Kubernetes//Pod/xp/p3"]);
 }
 
+/// The authority takes up another trust domain at the next start. Until then records must not name
+/// identities that it would refuse.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_trust_domain_waits_for_the_next_start() {
+    let rig = Rig::start(&[]).await;
+    let mut stream = plaintext(&rig).await.open("n1").await;
+    stream.ask(ADDRESS_TYPE, &[], &[]).await;
+    stream.next().await;
+    let mesh = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\n\
+        data: {mesh: 'trustDomain: other.td'}\n";
+    rig.write("mesh.yaml", mesh);
+    rig.write("p3.yaml", &pod("p3", "n1", "10.30.0.3"));
+    // Nothing but the new pod, and that in the trust domain that certificates are issued for.
+    let delta = stream.next().await;
+    assert_eq!(names(&delta), ["Kubernetes//Pod/xp/p3"]);
+    let payload = delta.resources[0].resource.as_ref().unwrap();
+    let address = <wire::workload::Address as prost::Message>::decode(payload.value.as_slice()).unwrap();
+    let Some(wire::workload::address::Type::Workload(workload)) = address.r#type else {
+        panic!("a workload")
+    };
+    assert_eq!(workload.trust_domain, "", "the default");
+}
+
 // CP-H-01: on demand, with what the node's own pods bring.
 #[tokio::test(flavor = "multi_thread")]
 async fn demands_are_answered_and_followed() {

@@ -1,5 +1,6 @@
 //! The mesh configuration, from its ConfigMap or a file of its own.
 
+use identity::TrustDomain;
 use serde_json::Value;
 
 use super::super::Reason;
@@ -25,7 +26,17 @@ pub(crate) fn parse(text: &str) -> Result<MeshConfig, Reason> {
         (Some(document), true) => document.value,
         (Some(_), false) => return Err(Reason::MeshConfig("it has several documents".to_owned())),
     };
-    let config: MeshConfig = typed(&value).map_err(describe)?;
+    let mut config: MeshConfig = typed(&value).map_err(describe)?;
+    let default = MeshConfig::default();
+    if config.trust_domain.is_empty() {
+        config.trust_domain = default.trust_domain;
+    }
+    if config.root_namespace.is_empty() {
+        config.root_namespace = default.root_namespace;
+    }
+    if let Err(error) = config.trust_domain.parse::<TrustDomain>() {
+        return Err(Reason::MeshConfig(format!("trustDomain: {error}")));
+    }
     for (i, selector) in config.discovery_selectors.iter().enumerate() {
         gateway::check_selector(selector, &format!("discoverySelectors[{i}]")).map_err(describe)?;
     }

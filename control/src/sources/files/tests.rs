@@ -1,6 +1,7 @@
 //! Real folders: what is read, kept and noticed.
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::time::Duration;
 
@@ -166,4 +167,22 @@ async fn a_swapped_config_map_volume_is_noticed() {
     symlink("..2026_2", at("..data_tmp")).expect("a link");
     fs::rename(at("..data_tmp"), at("..data")).expect("a rename");
     await_accounts(&mut source, &mut watch, &["b"]).await;
+}
+
+/// A file that is written bit by bit is whole only when its writer closes it.
+#[tokio::test]
+async fn a_file_that_is_being_written_is_read_when_it_is_closed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("a.yaml");
+    let both = format!("{}---\n{}", account("a"), account("b"));
+    fs::write(&path, &both).expect("a file");
+    let (mut source, _) = FileSource::open(config(folder.path()), now()).expect("no problems");
+    let mut watch = source.watch();
+    let mut writer = fs::File::create(&path).expect("emptied");
+    let (first, rest) = both.split_at(account("a").len());
+    writer.write_all(first.as_bytes()).expect("half");
+    tokio::time::timeout(Duration::from_millis(400), watch.changed()).await.expect_err("half is not read");
+    writer.write_all(rest.replace("name: b", "name: c").as_bytes()).expect("the rest");
+    drop(writer);
+    await_accounts(&mut source, &mut watch, &["a", "c"]).await;
 }

@@ -1,17 +1,23 @@
 //! Notices that files may have changed.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use notify::event::{AccessKind, AccessMode, ModifyKind};
+use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::FileSourceConfig;
+use super::{FileSourceConfig, is_manifest};
 
 /// Editors and volume updates touch several files: wait until they are done, but not for ever.
 const QUIET: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_secs(1);
+/// Half a file can be half a mesh: one that is being written is read when its writer closes it, or this much later.
+const LONGEST_WRITE: Duration = Duration::from_secs(30);
 /// Whatever a watch misses (network file systems, a link above the folder) is found this much later.
 const RECHECK: Duration = Duration::from_secs(30);
 /// Without a watch this is all there is.
@@ -24,17 +30,22 @@ pub(crate) struct Watch {
     watcher: Option<RecommendedWatcher>,
     /// Holds at most one announcement: a second one says nothing new and is dropped.
     changes: mpsc::Receiver<()>,
+    writing: Writing,
 }
+
+/// Manifests that were changed and not closed since.
+type Writing = Arc<Mutex<BTreeSet<PathBuf>>>;
 
 impl Watch {
     pub(super) fn start(config: &FileSourceConfig) -> Self {
         let (announce, changes) = mpsc::channel(1);
-        let watcher = watch(config, announce)
+        let writing = Writing::default();
+        let watcher = watch(config, announce, Arc::clone(&writing))
             .inspect_err(|error| {
                 tracing::warn!(folder = %config.folder.display(), %error, "folder cannot be watched and is read at intervals");
             })
             .ok();
-        Self { watcher, changes }
+        Self { watcher, changes, writing }
     }
 
     /// Waits until something may have changed and has been quiet for a moment. Cancel safe:
@@ -44,30 +55,36 @@ impl Watch {
         match timeout(interval, self.changes.recv()).await {
             Ok(Some(())) => self.settle().await,
             Ok(None) => tokio::time::sleep(interval).await,
-            Err(_) => {}
+            Err(_) => self.settle().await,
         }
     }
 
     async fn settle(&mut self) {
-        let deadline = Instant::now() + PATIENCE;
+        let begun = Instant::now();
         loop {
+            let is_writing = !self.writing.lock().is_empty();
+            let (quiet, patience) =
+                if is_writing { (LONGEST_WRITE, LONGEST_WRITE) } else { (QUIET, PATIENCE) };
             tokio::select! {
                 // Both branches only wait; neither loses anything when dropped.
-                more = timeout(QUIET, self.changes.recv()) => {
+                more = timeout(quiet, self.changes.recv()) => {
                     if !matches!(more, Ok(Some(()))) {
                         return;
                     }
                 }
-                () = sleep_until(deadline) => return,
+                () = sleep_until(begun + patience) => return,
             }
         }
     }
 }
 
-fn watch(config: &FileSourceConfig, announce: mpsc::Sender<()>) -> notify::Result<RecommendedWatcher> {
-    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        let relevant = event.is_ok_and(|event| !matches!(event.kind, EventKind::Access(_)));
-        if relevant {
+fn watch(
+    config: &FileSourceConfig,
+    announce: mpsc::Sender<()>,
+    writing: Writing,
+) -> notify::Result<RecommendedWatcher> {
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
+        if event.is_ok_and(|event| is_news(&event, &writing)) {
             // Full: a change is announced already.
             let _ = announce.try_send(());
         }
@@ -78,4 +95,23 @@ fn watch(config: &FileSourceConfig, announce: mpsc::Sender<()>) -> notify::Resul
         watcher.watch(folder, RecursiveMode::NonRecursive)?;
     }
     Ok(watcher)
+}
+
+/// Keeps the books of who writes; whether anything may have changed.
+fn is_news(event: &Event, writing: &Mutex<BTreeSet<PathBuf>>) -> bool {
+    let mut writing = writing.lock();
+    match event.kind {
+        EventKind::Modify(ModifyKind::Data(_)) => {
+            writing.extend(event.paths.iter().filter(|path| is_manifest(path)).cloned());
+            true
+        }
+        EventKind::Access(AccessKind::Close(AccessMode::Write))
+        | EventKind::Remove(_)
+        | EventKind::Modify(ModifyKind::Name(_)) => {
+            event.paths.iter().for_each(|path| _ = writing.remove(path));
+            true
+        }
+        EventKind::Access(_) => false,
+        _ => true,
+    }
 }

@@ -47,7 +47,7 @@ fn a_bad_object_keeps_its_last_good_version_and_the_others_apply() {
 fn an_unparsable_file_keeps_its_objects_until_it_parses_again() {
     let mut folder = Folder::default();
     apply(&mut folder, vec![file("a.yaml", GOOD), file("b.yaml", OTHER)]);
-    let snapshot = apply(&mut folder, vec![file("a.yaml", "kind: [\n"), file("b.yaml", "")]);
+    let snapshot = apply(&mut folder, vec![file("a.yaml", "kind: [\n"), file("b.yaml", "# nothing\n")]);
     assert!(has_policy(&snapshot));
     assert!(snapshot.objects.service_accounts.is_empty());
     assert_eq!(codes(&snapshot), ["source-malformed-yaml"]);
@@ -66,6 +66,22 @@ fn a_document_that_lost_its_kind_does_not_delete_the_object_it_was() {
     let snapshot = apply(&mut folder, vec![file("a.yaml", &GOOD.replace("kind: AuthorizationPolicy\n", ""))]);
     assert!(has_policy(&snapshot));
     assert_eq!(codes(&snapshot), ["source-not-an-object"]);
+}
+
+/// `kubectl get … > a.yaml` empties the file at once and fills it when the answer is there, or never.
+#[test]
+fn an_emptied_file_keeps_its_objects() {
+    let mut folder = Folder::default();
+    assert_eq!(apply(&mut folder, vec![file("a.yaml", "")]).problems, [], "nothing is lost");
+    apply(&mut folder, vec![file("a.yaml", GOOD)]);
+    for _ in 0..2 {
+        let snapshot = apply(&mut folder, vec![file("a.yaml", "\n")]);
+        assert!(has_policy(&snapshot));
+        assert_eq!(codes(&snapshot), ["source-emptied-file"]);
+    }
+    let snapshot = apply(&mut folder, vec![file("a.yaml", "# not any more\n")]);
+    assert!(!has_policy(&snapshot));
+    assert_eq!(snapshot.problems, []);
 }
 
 #[test]
@@ -148,6 +164,21 @@ fn the_mesh_configuration_comes_from_its_config_map_or_its_file() {
     let snapshot = folder.apply(vec![], Some(bad), time(2));
     assert_eq!(snapshot.mesh.trust_domain, "other.td");
     assert_eq!(codes(&snapshot), ["source-invalid-mesh-config"]);
+}
+
+#[test]
+fn empty_names_of_the_mesh_configuration_are_the_defaults_and_bad_ones_are_refused() {
+    let parse = |text: &str| Folder::default().apply(vec![], Some(file("mesh.yaml", text)), time(1));
+    let snapshot = parse("trustDomain: ''\nrootNamespace: ''\n");
+    assert_eq!(snapshot.problems, []);
+    assert_eq!(snapshot.mesh, MeshConfig::default());
+    assert_eq!(codes(&parse("trustDomain: a/b\n")), ["source-invalid-mesh-config"]);
+    // Emptied under way: what it said stays.
+    let mut folder = Folder::default();
+    folder.apply(vec![], Some(file("mesh.yaml", "trustDomain: my.td\n")), time(1));
+    let snapshot = folder.apply(vec![], Some(file("mesh.yaml", "")), time(2));
+    assert_eq!(snapshot.mesh.trust_domain, "my.td");
+    assert_eq!(codes(&snapshot), ["source-emptied-file"]);
 }
 
 #[test]

@@ -8,12 +8,12 @@ use super::{LabelSelector, or_default};
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct MeshConfig {
-    /// Empty reads as `cluster.local`.
+    /// The loader fills in `cluster.local` where it is empty.
     #[serde(deserialize_with = "or_default")]
     pub(crate) trust_domain: String,
     #[serde(deserialize_with = "or_default")]
     pub(crate) trust_domain_aliases: Vec<String>,
-    /// Empty reads as `istio-system`.
+    /// The loader fills in `istio-system` where it is empty.
     #[serde(deserialize_with = "or_default")]
     pub(crate) root_namespace: String,
     #[serde(deserialize_with = "or_default")]
