@@ -1,7 +1,7 @@
 //! What can be asked (control-and-operations 10.1, 10.2).
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{ArgAction, Parser, Subcommand};
 
 /// Show what a node proxy knows: workloads, services, policies, certificates, connections, logging.
 ///
@@ -23,6 +23,18 @@ pub(crate) struct Args {
     /// Kubernetes context (clusters are not supported yet)
     #[arg(long, global = true, hide = true)]
     pub(crate) context: Option<String>,
+    /// Whom to be in the cluster (clusters are not supported yet)
+    #[arg(long = "as", global = true, hide = true)]
+    pub(crate) as_user: Option<String>,
+    /// UID to be in the cluster (clusters are not supported yet)
+    #[arg(long, global = true, hide = true)]
+    pub(crate) as_uid: Option<String>,
+    /// Group to be in, in the cluster (clusters are not supported yet)
+    #[arg(long, global = true, hide = true)]
+    pub(crate) as_group: Vec<String>,
+    /// How long a cluster may take (clusters are not supported yet)
+    #[arg(long, global = true, hide = true)]
+    pub(crate) kubeclient_timeout: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -124,7 +136,7 @@ pub(crate) struct ConnectionsArgs {
     #[arg(long, default_value = "", value_name = "DIRECTION")]
     pub(crate) direction: String,
     /// Addresses instead of names
-    #[arg(long)]
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value_t, default_missing_value = "true")]
     pub(crate) raw: bool,
 }
 
@@ -133,7 +145,7 @@ pub(crate) struct AllArgs {
     #[command(flatten)]
     pub(crate) common: Common,
     /// A header before each table
-    #[arg(long)]
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value_t, default_missing_value = "true")]
     pub(crate) with_headers: bool,
 }
 
@@ -145,7 +157,7 @@ pub(crate) struct LogArgs {
     #[arg(long, default_value = "")]
     pub(crate) level: String,
     /// Back to the start-up filter at level info
-    #[arg(long, short = 'r')]
+    #[arg(long, short = 'r', action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value_t, default_missing_value = "true")]
     pub(crate) reset: bool,
 }
 

@@ -34,9 +34,6 @@ pub(crate) enum Place {
 impl Place {
     pub(crate) fn of(args: &Args, environment: &Environment) -> anyhow::Result<Self> {
         let common = args.command.common();
-        if args.kubeconfig.is_some() || args.context.is_some() {
-            bail!(NO_CLUSTER);
-        }
         if let Some(file) = &common.file {
             return Ok(Self::File(file.clone()));
         }
@@ -50,6 +47,10 @@ impl Place {
                 format!("{address}:{}", common.proxy_admin_port)
             };
             return Ok(Self::Address(Endpoint::Tcp(with_port)));
+        }
+        // With a file or an address at hand nobody needs the cluster that scripts name anyway.
+        if args.kubeconfig.is_some() || args.context.is_some() {
+            bail!(NO_CLUSTER);
         }
         let given = environment.get("CULVERT_RUNTIME_DIR").filter(|folder| !folder.is_empty());
         let base = given.map_or_else(|| folders::default_base(environment), PathBuf::from);

@@ -303,6 +303,19 @@ fn arguments_that_do_not_go_together_are_refused() {
 }
 
 #[test]
+fn switches_may_have_a_value() {
+    let is_raw = |line: &str| match parsed(line).command {
+        Command::Connections(args) => args.raw,
+        other => panic!("{}", other.name()),
+    };
+    assert!(is_raw("cons --raw") && is_raw("cons --raw=true"));
+    assert!(!is_raw("cons") && !is_raw("cons --raw=false"));
+    let Command::Connections(args) = parsed("cons --raw zt.ns").command else { panic!("connections") };
+    assert_eq!((args.raw, args.common.name), (true, vec!["zt.ns".to_owned()]));
+    assert!(parsed("log -r").command.validate().is_ok());
+}
+
+#[test]
 fn places_are_found_in_order() {
     let place = |line: &str, variables: &[(&str, &str)]| {
         let environment: Environment = variables.iter().copied().collect();
@@ -316,6 +329,10 @@ fn places_are_found_in_order() {
     let base: PathBuf = "/x".into();
     let sockets = Place::Sockets { base, demo: Some("5".into()) };
     assert_eq!(place("w --demo 5", &[("CULVERT_RUNTIME_DIR", "/x")]).unwrap(), sockets);
+    // Scripts name a cluster also where none is asked; flags of the reference's client take a value.
+    let scripted = "--context prod -c x --as me --as-uid 7 --as-group a --as-group b --kubeclient-timeout 5s";
+    assert_eq!(place(&format!("w -f x {scripted}"), &[]).unwrap(), Place::File("x".into()));
+    assert_eq!(place(&format!("{scripted} w --admin-address h:1"), &[]).unwrap(), tcp("h:1"));
     let error = place("w --context prod", &[]).unwrap_err().to_string();
     assert!(error.contains("--admin-address localhost:15000"), "{error}");
     let nowhere = Place::Sockets { base: "/nowhere".into(), demo: None };

@@ -63,6 +63,7 @@ impl ConfigDump {
     pub fn parse(text: &[u8]) -> Result<Self, serde_json::Error> {
         let mut value: Value = serde_json::from_slice(text)?;
         lenient::fold_keys(&mut value, &TOP_LEVEL_KEYS);
+        lenient::drop_nulls(&mut value, &SHOWN_KEYS);
         serde_json::from_value(value)
     }
 }
@@ -90,6 +91,9 @@ const TOP_LEVEL_KEYS: [&str; 9] = [
     "workloadState",
     "workloads",
 ];
+
+/// Where `null` says no more than a missing key.
+const SHOWN_KEYS: [&str; 5] = ["certificates", "policies", "services", "workloadState", "workloads"];
 
 /// One identity and its chain.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

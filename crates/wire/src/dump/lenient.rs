@@ -51,6 +51,23 @@ pub(super) fn fold_keys(value: &mut Value, known: &[&str]) {
     }
 }
 
+/// Removes, below these keys, every field that is `null`.
+pub(super) fn drop_nulls(value: &mut Value, keys: &[&str]) {
+    fn drop_in(value: &mut Value) {
+        match value {
+            Value::Object(map) => {
+                map.retain(|_, item| !item.is_null());
+                map.values_mut().for_each(drop_in);
+            }
+            Value::Array(items) => items.iter_mut().for_each(drop_in),
+            _ => {}
+        }
+    }
+    for key in keys {
+        value.get_mut(*key).into_iter().for_each(drop_in);
+    }
+}
+
 fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",

@@ -33,6 +33,22 @@ fn maps_stand_for_lists_and_keys_match_in_any_case() {
 }
 
 #[test]
+fn null_is_the_same_as_no_key() {
+    let text = r#"{
+        "workloads": [{"uid": "u", "name": null, "namespace": null, "status": null, "nativeTunnel": null,
+                       "waypoint": {"destination": null}, "locality": {"zone": null}}],
+        "services": [{"name": "s", "hostname": null, "endpoints": {"u": {"workloadUid": null, "port": null}}}],
+        "certificates": [{"identity": null, "state": "Initializing"}],
+        "workloadState": {"pod": {"info": {"name": null}, "connections": {"inbound": [{"originalDst": null}]}}},
+        "config": {"localNode": null}
+    }"#;
+    let dump = ConfigDump::parse(text.as_bytes()).unwrap();
+    assert_eq!((dump.workloads[0].uid.as_str(), dump.workloads[0].name.as_str()), ("u", ""));
+    assert_eq!(dump.services[0].endpoints.len(), 1);
+    assert!(dump.config.get("localNode").is_some_and(Value::is_null), "the node's own keys stay as they are");
+}
+
+#[test]
 fn wrong_shapes_are_refused_with_a_reason() {
     let error = ConfigDump::parse(br#"{"workloads": 3}"#).unwrap_err();
     assert!(error.to_string().contains("expected a list or a map, found a number"), "{error}");
