@@ -237,6 +237,21 @@ async fn a_node_gets_what_runs_on_it_and_nothing_else() {
 }
 
 // CP-J-07: no trusted accounts, no impersonation.
+/// A node proxy asks for its own identity in this way too, also where its pod is not among the manifests.
+#[tokio::test]
+async fn a_node_gets_its_own_identity_wherever_its_pod_is() {
+    let world = World::new();
+    let own = "spiffe://cluster.local/ns/istio-system/sa/ztunnel";
+    let bearer = |account: &str| Some(format!("Bearer {}", world.token(TokenKind::Bearer, "n2", account)));
+    let call = Call::for_identity(&world, own);
+    let call = |account: &str| Call { authorization: bearer(account), ..call.clone() };
+    assert!(world.create(call("istio-system/ztunnel")).await.is_ok());
+    assert_eq!(world.create(call("cax/back")).await.unwrap_err().code(), Code::Unauthenticated);
+    let back = Call::for_identity(&world, "spiffe://cluster.local/ns/cax/sa/back");
+    let back = Call { authorization: bearer("cax/back"), ..back };
+    assert_eq!(world.create(back).await.unwrap_err().code(), Code::Unauthenticated, "not trusted");
+}
+
 #[tokio::test]
 async fn without_trusted_accounts_nobody_impersonates() {
     let world = World::with(|config| config.trusted_accounts.clear());
