@@ -31,6 +31,7 @@ use crate::certs::join::Joiner;
 use crate::certs::{CaClient, CertificateManager};
 use crate::config::{Config, LOG_ALIASES};
 use crate::dns;
+use crate::memory;
 use crate::metrics::Metrics;
 use crate::pods::{self, DnsParts, PodList, StartError as PodError};
 use crate::settings::Settings;
@@ -94,6 +95,7 @@ pub(crate) fn run(arguments: &[OsString]) -> ExitCode {
 }
 
 fn start(arguments: &[OsString]) -> ExitCode {
+    net::memory::keep_little();
     let environment = Environment::of_process();
     let json = environment.get("LOG_FORMAT").is_some_and(|format| format.eq_ignore_ascii_case("json"));
     let logging = Logging::init(logging::Settings {
@@ -159,6 +161,7 @@ async fn serve(config: Config, logging: &Logging) -> Result<ExitCode, StartError
     let issuer = Arc::new(CaClient::new(&certs)?);
     let (certificates, worker) = CertificateManager::new(issuer, certs.limits, clock.clone());
     parts.tasks.spawn("certificates", worker.run());
+    parts.tasks.spawn("memory", memory::give_back());
 
     let mut threads = Threads::start(config.n_traffic_threads).map_err(StartError::Thread)?;
     let readiness = Readiness::new();

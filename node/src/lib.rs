@@ -17,6 +17,7 @@ mod dns;
 mod failure;
 mod hostnames;
 mod inbound;
+mod memory;
 mod metrics;
 mod outbound;
 mod pods;

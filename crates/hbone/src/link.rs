@@ -30,6 +30,9 @@ pub(crate) use transfer::{Inbox, Owned, StreamPart};
 /// Output of the core above which it is sealed without waiting for the end of the tick.
 const EAGER: usize = 64 << 10;
 
+/// Streams whose table is kept when the last is over.
+const FEW: usize = 32;
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Link {
@@ -321,6 +324,12 @@ impl State {
             self.idle_since = None;
         } else if self.idle_since.is_none() {
             self.idle_since = Some(now());
+            if self.streams.is_empty() && self.streams.capacity() > FEW {
+                // A tunnel without streams holds nothing for the many it had.
+                self.streams = HashMap::new();
+                self.wake_all();
+                self.waiting = Vec::new();
+            }
         }
         if self.core.has_room() {
             self.wake_all();

@@ -8,7 +8,7 @@
 //! **Not for:** deciding anything about the mesh, tunnels, TLS, logging (what a caller may want to log is returned
 //! as data), or calling programs such as `ip` or `nft` (none is needed).
 //!
-//! Child processes and where they live: [`process`].
+//! Child processes and where they live: [`process`]. What the process itself holds: [`memory`].
 //!
 //! **Start reading at** [`namespace::NetNamespace::run`], then [`socket`], then [`capture::rules`].
 //!
@@ -21,6 +21,7 @@
 pub mod capture;
 pub mod limits;
 pub mod links;
+pub mod memory;
 pub mod namespace;
 mod netlink;
 pub mod nftables;

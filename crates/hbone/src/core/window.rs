@@ -227,7 +227,14 @@ impl Core {
         let bound = self.unacknowledged.iter().copied().fold(in_force, u32::max);
         let excess = i64::from(self.enforced) - i64::from(bound);
         self.enforced = bound;
+        if excess == 0 {
+            return;
+        }
         self.streams.values_mut().for_each(|state| state.recv_window -= excess);
+        // What was consumed meanwhile may have left a stream with nothing, and nobody to consume again.
+        let open: Vec<u32> =
+            self.streams.iter().filter(|(_, state)| state.recv_open).map(|(id, _)| *id).collect();
+        open.into_iter().for_each(|stream| self.credit_stream(stream));
     }
 
     /// The process is short of memory, or no longer: windows shrink to their floor, and new streams are refused.

@@ -234,6 +234,24 @@ fn a_process_short_of_memory_refuses_streams_and_cuts_none() {
     assert_eq!(script.send(&connect(5)).actions.len(), 1);
 }
 
+/// What is consumed between our SETTINGS and their acknowledgement is given back against the smaller window.
+#[test]
+fn a_stream_consumed_while_windows_shrink_does_not_starve() {
+    let mut script = Script::ready();
+    script.tunnel(1);
+    for _ in 0..256 {
+        script.send(&data(1, &[0; 16_384], false));
+    }
+    script.core.press(true);
+    assert_eq!(script.frames(), ["SETTINGS 4=65536"]);
+    script.core.consumed(1, 4 << 20, script.now);
+    assert_eq!(script.frames(), ["PING culvert!", "WINDOW_UPDATE 1 65536"]);
+    // The peer now counts 65536 less what it has sent and what the setting took: far below zero.
+    let did = script.send(&raw(kind::SETTINGS, flag::ACK, 0, &[]));
+    assert_eq!(did.frames, [format!("WINDOW_UPDATE 1 {}", (4 << 20) - 65_536)]);
+    assert_eq!(script.core.streams[&1].recv_window, 65_536);
+}
+
 /// However often the peer moves its initial window, it costs the same, and what may be sent is exact.
 #[test]
 fn a_peer_that_plays_with_its_initial_window() {

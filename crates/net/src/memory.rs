@@ -1,0 +1,109 @@
+//! The process's memory as the system sees it, and how what is free goes back to it.
+//!
+//! The allocator keeps what was freed in the middle of its heaps, thread by thread, for ever: after a burst a process
+//! would stay as large as it was. [`release`] hands whole free pages back wherever they lie.
+use std::io;
+
+/// What the process holds, in octets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// Resident, all of it.
+    pub resident: u64,
+    /// Resident and not backed by a file: heap, stacks, buffers.
+    pub private: u64,
+    /// Allocated at the moment. Zero where the allocator cannot tell.
+    pub allocated: u64,
+}
+
+impl Usage {
+    /// What it holds now. Takes each heap's lock for a moment.
+    pub fn now() -> io::Result<Self> {
+        let text = std::fs::read_to_string("/proc/self/statm")?;
+        let mut pages = text.split_ascii_whitespace().skip(1).map(str::parse::<u64>);
+        let (Some(Ok(resident)), Some(Ok(shared))) = (pages.next(), pages.next()) else {
+            return Err(io::ErrorKind::InvalidData.into());
+        };
+        let page = rustix::param::page_size() as u64;
+        Ok(Self {
+            resident: resident * page,
+            private: resident.saturating_sub(shared) * page,
+            allocated: allocated(),
+        })
+    }
+
+    /// Held but not allocated.
+    pub fn slack(&self) -> u64 {
+        self.private.saturating_sub(self.allocated)
+    }
+}
+
+/// Free memory at the end of a heap above which the allocator hands it back by itself.
+#[cfg(target_env = "gnu")]
+const END_OF_HEAP: libc::c_int = 2 << 20;
+
+/// Blocks from this size on have pages of their own, which go back with them.
+#[cfg(target_env = "gnu")]
+const OWN_PAGES: libc::c_int = 4 << 20;
+
+/// Fixes how much the allocator keeps at the end of each heap. Left alone it raises that to 64 MiB as large blocks
+/// come and go, and [`release`] does not reach it. To be called once, before threads start.
+#[cfg(target_env = "gnu")]
+pub fn keep_little() {
+    // SAFETY: plain numbers; called before other threads exist, as mallopt(3) asks for.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, OWN_PAGES);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, END_OF_HEAP);
+    }
+}
+
+/// Other allocators do so by themselves.
+#[cfg(not(target_env = "gnu"))]
+pub fn keep_little() {}
+
+/// Hands free pages back to the system. Takes each heap's lock while it looks through that heap.
+#[cfg(target_env = "gnu")]
+pub fn release() {
+    // SAFETY: no arguments but a size, and it may be called from any thread at any time (malloc_trim(3): MT-Safe).
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+/// Other allocators do so by themselves.
+#[cfg(not(target_env = "gnu"))]
+pub fn release() {}
+
+#[cfg(target_env = "gnu")]
+fn allocated() -> u64 {
+    // SAFETY: no arguments; returns a plain structure by value, from any thread at any time (mallinfo2(3)).
+    let info = unsafe { libc::mallinfo2() };
+    (info.uordblks as u64) + (info.hblkhd as u64)
+}
+
+#[cfg(not(target_env = "gnu"))]
+fn allocated() -> u64 {
+    0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Blocks with others between them, so that nothing can be cut off at the end.
+    #[test]
+    fn what_was_freed_in_between_goes_back() {
+        let mut blocks: Vec<Option<Box<[u8]>>> = (0..4096).map(|_| Some(vec![1; 16 << 10].into())).collect();
+        let full = Usage::now().unwrap();
+        assert!(full.private >= 64 << 20 && full.allocated >= 64 << 20);
+        assert!(full.resident >= full.private);
+        for (n, block) in blocks.iter_mut().enumerate() {
+            if n % 64 != 0 {
+                *block = None;
+            }
+        }
+        release();
+        let after = Usage::now().unwrap();
+        assert!(after.private < full.private - (48 << 20), "{full:?} {after:?}");
+        assert!(after.slack() < 16 << 20, "{after:?}");
+    }
+}
