@@ -9,6 +9,8 @@ mod handle;
 mod identities;
 mod metrics;
 mod node_info;
+#[cfg(test)]
+mod plain;
 
 #[cfg(test)]
 mod tests;
@@ -31,6 +33,8 @@ use handle::Publisher;
 pub(crate) use identities::LocalIdentities;
 use metrics::Metrics;
 pub(crate) use node_info::NodeInfo;
+#[cfg(test)]
+pub(crate) use plain::Plain;
 
 /// How long a lookup on demand may take unless configured.
 pub(crate) const DEMAND_LIMIT: Duration = Duration::from_secs(5);

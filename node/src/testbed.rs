@@ -2,6 +2,8 @@
 //! agent played by the test.
 
 mod drain;
+mod lookup;
+mod own;
 mod paths;
 mod policy;
 mod recorded;
@@ -17,10 +19,12 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use identity::{SpiffeId, WorkloadCertificate};
 use kit::fake_ca::FakeCa;
+use kit::fake_control::FakeControl;
 use kit::sandbox::Host;
 use net::capture::{self, Capture};
 use net::seqpacket;
 use parking_lot::Mutex;
+use prometheus_client::registry::Registry;
 use prost::Message as _;
 use runtime::clock::Clock;
 use runtime::drain::{Drain, Trigger};
@@ -38,7 +42,7 @@ use crate::config::{Config, Inputs};
 use crate::metrics::Metrics;
 use crate::pods::{DnsParts, Environment, PodList, Pods};
 use crate::settings::Settings;
-use crate::sync::MeshHandle;
+use crate::sync::{self, MeshHandle};
 use crate::threads::{Equipment, Threads};
 
 /// No step of a test may take longer.
@@ -95,11 +99,51 @@ impl Write for Page {
     }
 }
 
+/// Gives a node another world.
+pub(crate) type Change = Box<dyn Fn(&str)>;
+
+fn scripted(name: &str, world: &str) -> (MeshHandle, Change) {
+    let (handle, publish) = MeshHandle::scripted(mesh(name, world));
+    let name = name.to_owned();
+    (handle, Box::new(move |world| publish(mesh(&name, world))))
+}
+
+/// A mesh that starts as this world and grows by what the control plane is asked for.
+fn discovering(name: &str, world: &str, control: &FakeControl, tasks: &TaskGroup) -> MeshHandle {
+    let config = sync::Config {
+        control: None,
+        node: sync::NodeInfo { node_name: name.to_owned(), ..sync::NodeInfo::default() },
+        on_demand: true,
+        demand_limit: LIMIT,
+        local: Some(sync::LocalSource::Inline(world.to_owned())),
+        mesh: MeshConfig { node: Some(name.into()), on_demand: true, ..MeshConfig::default() },
+    };
+    let connector = Some((sync::Plain(control.url()), control.url()));
+    let sync = sync::Sync::with(config, connector, &mut Registry::default(), ()).unwrap();
+    let handle = sync.mesh();
+    tasks.spawn("discovery", sync.run());
+    handle
+}
+
+fn unchangeable() -> Change {
+    Box::new(|_| panic!("this node's world is the control plane's"))
+}
+
+/// How a node is started.
+#[derive(Default)]
+pub(crate) struct Start<'a> {
+    pub(crate) variables: &'a [(&'a str, &'a str)],
+    pub(crate) resolv_conf: &'a str,
+    /// Asked on demand for what the node's world lacks.
+    pub(crate) discovery: Option<&'a FakeControl>,
+}
+
 /// A node and the agent that hands pods to it.
 pub(crate) struct Node {
     pub(crate) list: PodList,
     pub(crate) readiness: Readiness,
-    pub(crate) change: Box<dyn Fn(&str)>,
+    pub(crate) change: Change,
+    pub(crate) environment: Environment,
     metrics: Metrics,
     page: Page,
     trigger: Trigger,
@@ -124,12 +168,17 @@ impl Node {
         ca: &Arc<FakeCa>,
         variables: &[(&str, &str)],
     ) -> Self {
+        Self::launch(name, world, ca, Start { variables, ..Start::default() }).await
+    }
+
+    pub(crate) async fn launch(name: &str, world: &str, ca: &Arc<FakeCa>, start: Start<'_>) -> Self {
+        let Start { variables, resolv_conf, discovery } = start;
         let mut all = vec![("NODE_NAME", name), ("CONNECTION_TERMINATION_DEADLINE", "1s")];
         all.extend(variables);
         let inputs = Inputs {
             environment: all.into_iter().collect::<Variables>(),
             mesh_file: None,
-            resolv_conf: String::new(),
+            resolv_conf: resolv_conf.to_owned(),
             n_cpus: 2,
             ipv6_loopback: true,
             arguments: String::new(),
@@ -137,7 +186,10 @@ impl Node {
         let config = Config::load(&inputs).unwrap();
         let settings = Arc::new(Settings::new(&config));
         let tasks = TaskGroup::new("test");
-        let (mesh_handle, publish) = MeshHandle::scripted(mesh(name, world));
+        let (mesh_handle, change) = match discovery {
+            None => scripted(name, world),
+            Some(control) => (discovering(name, world, control, &tasks), unchangeable()),
+        };
         let issuer = Arc::new(Signs(Arc::clone(ca)));
         let (certificates, worker) = CertificateManager::new(issuer, Limits::default(), Clock::system());
         tasks.spawn("certificates", worker.run());
@@ -176,7 +228,7 @@ impl Node {
             connections: tasks.clone(),
         };
         let readiness = Readiness::new();
-        let pods = Pods::new(environment, readiness.register("workload proxy manager"));
+        let pods = Pods::new(environment.clone(), readiness.register("workload proxy manager"));
         let folder = tempfile::tempdir().unwrap();
         let path: PathBuf = folder.path().join("zds");
         let agent = seqpacket::Listener::bind(&path).unwrap();
@@ -185,11 +237,11 @@ impl Node {
             pods.run(path).await;
             let _ = done.send(());
         });
-        let name = name.to_owned();
         let mut node = Self {
             list,
             readiness,
-            change: Box::new(move |world| publish(mesh(&name, world))),
+            environment,
+            change,
             metrics,
             page,
             trigger,

@@ -6,31 +6,14 @@ use std::time::Duration;
 use kit::fake_control::{FakeControl, Thing, resource, service, workload};
 use prometheus_client::registry::Registry;
 use tonic::Status;
-use tonic::metadata::MetadataMap;
-use tonic::transport::{Channel, Endpoint};
 use wire::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use wire::security::Authorization;
 use wire::workload::{Address, NetworkAddress, PortList, Service, Workload, address};
-use xds::client::{Answer, ConnectFailure, Connector, DemandError};
+use xds::client::{Answer, DemandError};
 
 use super::*;
 
 const LIMIT: Duration = Duration::from_secs(20);
-
-/// The fake control plane without TLS.
-struct Plain(String);
-
-impl Connector for Plain {
-    type Service = Channel;
-    type Body = tonic::body::Body;
-
-    async fn connect(&mut self) -> Result<(Channel, MetadataMap), ConnectFailure> {
-        let endpoint = Endpoint::from_shared(self.0.clone()).unwrap();
-        let channel =
-            endpoint.connect().await.map_err(|error| ConnectFailure::Unreachable(Box::new(error)))?;
-        Ok((channel, MetadataMap::new()))
-    }
-}
 
 struct Rig {
     control: FakeControl,
