@@ -118,17 +118,23 @@ impl NetNamespace {
     /// in, wherever they are used later. A thread that cannot return would create every later socket in the wrong
     /// pod, so then the process aborts.
     pub fn run<T>(&self, visit: impl FnOnce() -> T) -> Result<T, NamespaceError> {
-        let home = Self::current()?;
+        // Taken while the thread is away, so that a visit within a visit looks anew.
+        let home = match HOME.take() {
+            Some(home) => home,
+            None => Self::current()?,
+        };
         if home.id == self.id {
+            HOME.set(Some(home));
             return Ok(visit());
         }
         self.enter().map_err(NamespaceError::Enter)?;
-        let _return = Return { home, _thread: PhantomData };
+        let _return = Return { home: Some(home), _thread: PhantomData };
         Ok(visit())
     }
 
     /// Moves the calling thread for good: for a thread or process that lives in this namespace.
     pub fn enter(&self) -> io::Result<()> {
+        forget_home();
         move_into_link_name_space(self.descriptor.as_fd(), Some(LinkNameSpaceType::Network))?;
         Ok(())
     }
@@ -146,17 +152,30 @@ impl From<NetNamespace> for OwnedFd {
     }
 }
 
+thread_local! {
+    /// Where this thread is, once it was asked: opening it anew costs four system calls for each visit. Whatever moves
+    /// a thread forgets it first.
+    static HOME: Cell<Option<NetNamespace>> = const { Cell::new(None) };
+}
+
+/// To be called before the calling thread is moved by anything but [`NetNamespace::enter`].
+pub(crate) fn forget_home() {
+    HOME.set(None);
+}
+
 /// Brings the thread home, also when the visit panics. Not `Send`: another thread must not be moved.
 struct Return {
-    home: NetNamespace,
+    home: Option<NetNamespace>,
     _thread: PhantomData<Cell<()>>,
 }
 
 impl Drop for Return {
     fn drop(&mut self) {
-        if self.home.enter().is_err() {
+        let home = self.home.take();
+        if !home.as_ref().is_some_and(|home| home.enter().is_ok()) {
             std::process::abort();
         }
+        HOME.set(home);
     }
 }
 
@@ -169,6 +188,7 @@ pub fn is_network_namespace(descriptor: BorrowedFd<'_>) -> bool {
 
 /// Moves the calling thread into a new network namespace.
 pub(crate) fn unshare_network() -> io::Result<()> {
+    forget_home();
     // SAFETY: CLONE_NEWNET replaces the calling thread's network namespace only; descriptor tables stay shared, which
     // is the condition of `unshare_unsafe`.
     unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }?;

@@ -92,6 +92,7 @@ impl IsolationError {
 /// Moves this process into network and mount namespaces of its own, and first into a user namespace (where it is
 /// root) if it is not privileged. The process must have one thread only: call it first in `main`.
 pub fn isolate() -> Result<(), IsolationError> {
+    crate::namespace::forget_home();
     Isolation::prepare().enter().map_err(|error| explain(&error))
 }
 

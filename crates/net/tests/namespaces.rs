@@ -30,6 +30,31 @@ fn code_runs_inside_and_the_thread_returns() {
     });
 }
 
+/// The way home is remembered between visits; it must not be remembered wrongly.
+#[test]
+fn a_thread_returns_to_where_it_was_and_not_to_where_it_once_was() {
+    sandboxed(|sandbox| {
+        let here = || NetNamespace::current().unwrap().id();
+        let home = here();
+        let (one, two) = (sandbox.island(), sandbox.island());
+        for _ in 0..2 {
+            let visited =
+                one.run(|| (here(), two.run(here).unwrap(), here(), one.run(here).unwrap())).unwrap();
+            assert_eq!(visited, (one.id(), two.id(), one.id(), one.id()));
+            assert_eq!(here(), home);
+        }
+        let (moved, back) = std::thread::scope(|scope| {
+            let walk = || {
+                assert_eq!(one.run(here).unwrap(), one.id());
+                two.enter().unwrap();
+                (one.run(here).unwrap(), here())
+            };
+            scope.spawn(walk).join().unwrap()
+        });
+        assert_eq!((moved, back), (one.id(), two.id()));
+    });
+}
+
 #[test]
 fn hosts_reach_each_other_over_both_families() {
     sandboxed(|mut sandbox| {

@@ -86,9 +86,10 @@ fn bind_foreign(socket: &Socket, source: IpAddr, target: SocketAddr) -> Result<(
         let error = io::Error::new(io::ErrorKind::InvalidInput, "the target is of the other address family");
         return Err(SourceFallback::Bind(error));
     }
+    // A transparent socket binds to any address: it needs no freebind besides.
     let options = match source {
-        IpAddr::V4(_) => socket.set_ip_transparent_v4(true).and_then(|()| socket.set_freebind_v4(true)),
-        IpAddr::V6(_) => socket.set_ip_transparent_v6(true).and_then(|()| socket.set_freebind_v6(true)),
+        IpAddr::V4(_) => socket.set_ip_transparent_v4(true),
+        IpAddr::V6(_) => socket.set_ip_transparent_v6(true),
     };
     options.map_err(SourceFallback::Options)?;
     socket.bind(&SockAddr::from(SocketAddr::new(source, 0))).map_err(SourceFallback::Bind)
