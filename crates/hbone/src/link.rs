@@ -27,6 +27,9 @@ use crate::{ConnectionEnd, Memory, Metrics, Settings};
 
 pub(crate) use transfer::{Inbox, Owned, StreamPart};
 
+/// Plain output of a connection above which a writer waits until it has been sealed.
+pub(crate) const MAX_OUTPUT: usize = 256 << 10;
+
 /// Output of the core above which it is sealed without waiting for the end of the tick.
 const EAGER: usize = 64 << 10;
 
@@ -145,6 +148,7 @@ impl Link {
         Scratch::lend(|scratch| {
             let State { core, records, .. } = &mut *state;
             scratch.sealed.clear();
+            let was_full = core.output().len() >= MAX_OUTPUT;
             let sealed = records.seal(core.output(), &mut scratch.sealed);
             core.output().clear();
             if core.output().capacity() > EAGER {
@@ -154,6 +158,7 @@ impl Link {
                 Ok(()) => self.send(state, &scratch.sealed),
                 Err(error) => state.lose_now(ConnectionEnd::Tls(error.to_string())),
             }
+            state.note_sealed(was_full);
         });
     }
 
@@ -168,12 +173,14 @@ impl Link {
     ) {
         before.clear();
         let State { core, records, .. } = &mut *state;
+        let was_full = core.output().len() >= MAX_OUTPUT;
         let first = records.seal(core.output(), before);
         core.output().clear();
         match first.and_then(|()| records.seal_slots(slots, contents, before)) {
             Ok(end) => self.send_both(state, before, slots.get(..end).unwrap_or_default()),
             Err(error) => state.lose_now(ConnectionEnd::Tls(error.to_string())),
         }
+        state.note_sealed(was_full);
     }
 
     /// Sends sealed records; what the socket does not take waits.
@@ -294,6 +301,13 @@ impl State {
     /// Sealed records wait for the socket: nobody adds to them.
     pub(crate) fn is_blocked(&self) -> bool {
         self.sent < self.sealed.len()
+    }
+
+    /// The output has been sealed: those who waited for room in it go on, unless they wait for the socket now.
+    fn note_sealed(&mut self, was_full: bool) {
+        if was_full && !self.is_blocked() {
+            self.wake_all();
+        }
     }
 
     /// Registers somebody to be woken when room, requests or the socket change.

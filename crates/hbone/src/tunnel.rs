@@ -12,12 +12,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::core::frame::HEADER;
 use crate::core::{Capacity, DATA_PAYLOAD};
-use crate::link::{Link, now};
+use crate::link::{Link, MAX_OUTPUT, now};
 use crate::stream::{Break, StreamCell};
 use crate::{ErrorCode, TunnelError};
-
-/// Plain output of a connection above which a writer waits for the socket.
-const MAX_OUTPUT: usize = 256 << 10;
 
 /// An established tunnel. Dropping it before both directions have ended resets the stream with CANCEL
 /// (NO_ERROR from a server that has said all it had to say).

@@ -205,6 +205,36 @@ fn many_small_pieces_wait_for_a_slow_reader_in_order() {
 }
 
 #[test]
+fn a_writer_goes_on_when_the_socket_takes_everything_at_once() {
+    run(async {
+        let (tls, settings) = (tls(), Settings::default());
+        let (a, b) = pair().await;
+        socket2::SockRef::from(&b).set_send_buffer_size(4 << 20).unwrap();
+        let (client, server) =
+            tokio::join!(client::connect(a, tls.client, &settings), server::accept(b, tls.server, &settings));
+        let (client, server) = (client.unwrap(), server.unwrap());
+        let (near, far) =
+            tokio::join!(client.open(request()), async { server.next().await.unwrap().accept(&[]) });
+        let (mut near, mut far) = (near.unwrap().1, far);
+        // More than a connection's plain output may hold. A task of its own: nobody else's wake-up may help it.
+        let bytes = noise(300_000);
+        let sent = bytes.clone();
+        let writer = spawn(async move {
+            for _ in 0..40 {
+                far.write_all(&sent).await.unwrap();
+            }
+            far
+        });
+        for _ in 0..40 {
+            let mut received = vec![0; bytes.len()];
+            near.read_exact(&mut received).await.unwrap();
+            assert!(received == bytes);
+        }
+        drop(writer.await.unwrap());
+    });
+}
+
+#[test]
 fn half_close_lets_the_other_direction_go_on() {
     run(async {
         let mut c = chain(&Settings::default()).await;
