@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails says so")]
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub(crate) mod process;
+
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +19,15 @@ pub(crate) struct Tls {
     pub(crate) client: Arc<ClientConfig>,
     pub(crate) server: Arc<ServerConfig>,
     pub(crate) anonymous: Arc<ClientConfig>,
+    /// For a peer of another make.
+    pub(crate) pem: Pem,
+}
+
+/// The roots, and a certificate of its own with its key, as PEM.
+pub(crate) struct Pem {
+    pub(crate) roots: String,
+    pub(crate) certificate: String,
+    pub(crate) key: String,
 }
 
 /// Accepts any certificate under the roots, whatever its name: identities are not this crate's business.
@@ -62,13 +73,16 @@ pub(crate) fn tls() -> Tls {
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let ca_cert = ca.self_signed(&ca_key).unwrap();
     let issuer = Issuer::new(ca, ca_key);
-    let leaf = |id: &str| {
+    let issue = |id: &str| {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.subject_alt_names = vec![SanType::URI(id.try_into().unwrap())];
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        let cert = params.signed_by(&key, &issuer).unwrap();
+        (params.signed_by(&key, &issuer).unwrap(), key)
+    };
+    let leaf = |id: &str| {
+        let (cert, key) = issue(id);
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
         (vec![cert.der().clone()], key)
     };
@@ -107,7 +121,9 @@ pub(crate) fn tls() -> Tls {
         config.enable_sni = false;
         Arc::new(config)
     };
-    Tls { client: client(true), server: Arc::new(server), anonymous: client(false) }
+    let (cert, key) = issue("spiffe://cluster.local/ns/default/sa/other");
+    let pem = Pem { roots: ca_cert.pem(), certificate: cert.pem(), key: key.serialize_pem() };
+    Tls { client: client(true), server: Arc::new(server), anonymous: client(false), pem }
 }
 
 /// Runs a test on one thread, as traffic does, and ends it after 20 seconds.
