@@ -204,7 +204,12 @@ impl Relay {
             Capacity::Octets(room) if room > 0 => room,
             _ => {
                 cell.wait_writer(cx);
-                return Pumped::Wait;
+                // END_STREAM needs no window (RFC 9113 section 6.9.1).
+                return match self.app.peek() {
+                    Ok(0) => Pumped::Eof,
+                    Ok(_) => Pumped::Wait,
+                    Err(error) => Pumped::Failed(error),
+                };
             }
         };
         let wanted = room.min(self.slots * DATA_PAYLOAD);

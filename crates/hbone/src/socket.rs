@@ -2,6 +2,7 @@
 //! nothing more to wait for.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
 use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::task::{Context, Poll};
@@ -60,6 +61,13 @@ impl Socket {
     pub(crate) fn read_vectored(&self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         let wanted = buffers.iter().map(|buffer| buffer.len()).sum();
         self.read_with(wanted, |mut socket| socket.read_vectored(buffers))
+    }
+
+    /// Looks at the next octet without taking it: zero if the other end has sent FIN and everything before it was
+    /// read.
+    pub(crate) fn peek(&self) -> io::Result<usize> {
+        let mut octet = [MaybeUninit::uninit()];
+        self.0.try_io(Interest::READABLE, || SockRef::from(&self.0).peek(&mut octet))
     }
 
     fn read_with(

@@ -192,3 +192,39 @@ fn h2_understands_our_refusals_resets_and_drain() {
         driver.await.unwrap().unwrap();
     });
 }
+
+/// RFC 9113 section 6.9.1: END_STREAM needs no window. A peer that grants credit only at the end must hear of the end.
+#[test]
+fn an_application_that_ends_with_the_window_ends_the_stream() {
+    run(async {
+        let tls = tls();
+        let (near, far) = pair().await;
+        let (mut app, app_far) = pair().await;
+        let server = spawn(async move {
+            let connection = server::accept(far, tls.server, &Settings::default()).await.unwrap();
+            let incoming = connection.next().await.unwrap();
+            let tunnel = incoming.accept(&[]);
+            culvert_hbone::relay(tunnel, app_far, &Arc::default()).await
+        });
+        let name = ServerName::try_from("server").unwrap();
+        let stream = tokio_rustls::TlsConnector::from(tls.client).connect(name, near).await.unwrap();
+        let (send, connection) =
+            h2::client::Builder::new().initial_window_size(5_000).handshake(stream).await.unwrap();
+        let _driver = spawn(connection);
+        let request = http::Request::builder().method("CONNECT").uri("10.0.0.1:80").body(()).unwrap();
+        let (answer, mut body) = send.ready().await.unwrap().send_request(request, false).unwrap();
+        let mut answer = answer.await.unwrap().into_body();
+        app.write_all(&noise(5_000)).await.unwrap();
+        let mut got = 0;
+        while got < 5_000 {
+            // Nothing is given back.
+            got += answer.data().await.unwrap().unwrap().len();
+        }
+        app.shutdown().await.unwrap();
+        while let Some(last) = answer.data().await {
+            assert!(last.unwrap().is_empty());
+        }
+        body.send_data(bytes::Bytes::new(), true).unwrap();
+        assert!(matches!(server.await.unwrap(), culvert_hbone::RelayEnd::Clean));
+    });
+}
