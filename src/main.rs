@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         Some("agent") => agent::run(rest),
         Some("ztunnel-config" | "zc") => cli::run(rest),
         Some("demo") => demo::run(rest),
+        Some("conformance") => conformance::run(rest),
         // Only --help, --version and mistakes are left: clap says the right thing about each.
         _ => command()
             .get_matches_from(std::iter::once(called_as).chain(arguments))
@@ -66,4 +67,5 @@ fn command() -> Command {
                 .visible_alias("zc"),
         )
         .subcommand(program("demo", "A whole two-node mesh on this machine, from examples/bookinfo"))
+        .subcommand(program("conformance", "Judges an HBONE listener from outside, whoever made it"))
 }

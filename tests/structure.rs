@@ -23,13 +23,14 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("cli", &["wire", "state", "policy", "runtime"]),
     ("demo", &["runtime", "net", "wire"]),
     ("bench", &["runtime", "net"]),
+    ("conformance", &["runtime"]),
     ("kit", &["wire", "identity", "policy", "state", "xds", "hbone", "net", "runtime"]),
 ];
 
 /// Third parties that have one home.
 const HOMES: &[(&str, &[&str])] = &[
     ("h2", &["bench"]),
-    ("clap", &["culvert", "node", "control", "agent", "cli", "demo", "bench"]),
+    ("clap", &["culvert", "node", "control", "agent", "cli", "demo", "bench", "conformance"]),
     ("netlink-packet-route", &["net"]),
     ("netlink-packet-netfilter", &["net"]),
     ("libc", &["net"]),
