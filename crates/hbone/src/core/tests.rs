@@ -6,6 +6,7 @@
     reason = "a test that fails says so"
 )]
 
+mod bad_server;
 mod budgets;
 mod client;
 mod h2spec;
