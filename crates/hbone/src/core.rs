@@ -314,6 +314,12 @@ impl Core {
         self.peer.known
     }
 
+    /// What may still be sent on the connection, and what of its receive window is free or consumed: all of it once
+    /// the owners of the streams have taken everything.
+    pub(crate) fn connection_windows(&self) -> (i64, i64) {
+        (self.send_window, self.recv_window + i64::from(self.uncredited))
+    }
+
     /// Client: no stream may be opened any more.
     pub(crate) fn is_going_away(&self) -> bool {
         self.ended

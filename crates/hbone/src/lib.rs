@@ -15,6 +15,8 @@
 //! - What a peer can make us keep or do is bounded by a setting.
 #![warn(missing_docs)]
 
+#[doc(hidden)]
+pub mod bare;
 pub mod client;
 mod core;
 mod driver;
