@@ -27,7 +27,7 @@ fn carry(from: &mut Bare, to: &mut Bare, now: Instant) {
     let mut out = std::mem::take(from.output());
     to.receive(now, &out, |core, event| match event {
         Event::Request(stream, _) => core.answer(stream, 200, false),
-        Event::Data(stream, bytes) => core.consumed(stream, bytes.len()),
+        Event::Data(stream, bytes) => core.consumed(stream, bytes.len(), now),
         _ => {}
     });
     out.clear();

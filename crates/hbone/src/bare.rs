@@ -130,8 +130,8 @@ impl Bare {
     }
 
     /// The owner has consumed payload.
-    pub fn consumed(&mut self, stream: u32, octets: usize) {
-        self.0.consumed(stream, octets);
+    pub fn consumed(&mut self, stream: u32, octets: usize, now: Instant) {
+        self.0.consumed(stream, octets, now);
     }
 
     /// Server: graceful drain.
