@@ -9,7 +9,6 @@ mod names;
 mod traffic;
 
 use std::ffi::OsString;
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +27,7 @@ use tokio::sync::watch;
 use crate::admin::{self, Admin, Servers};
 use crate::certs::channel::ChannelError;
 use crate::certs::join::Joiner;
+use crate::certs::revocations::Revocations;
 use crate::certs::{CaClient, CertificateManager};
 use crate::config::{Config, LOG_ALIASES};
 use crate::dns;
@@ -157,7 +157,13 @@ async fn serve(config: Config, logging: &Logging) -> Result<ExitCode, StartError
         parts.tasks.spawn("join", joiner.run());
         identity
     });
-    let certs = config.certs(joined.clone()).ok_or(StartError::NoCa)?;
+    let mut certs = config.certs(joined.clone()).ok_or(StartError::NoCa)?;
+    let revocations = config.crl_path.clone().map(Revocations::open);
+    let lists = revocations.as_ref().map(Revocations::lists);
+    certs.tls.revocations.clone_from(&lists);
+    if let Some(revocations) = revocations {
+        parts.tasks.spawn("revocations", revocations.follow());
+    }
     let issuer = Arc::new(CaClient::new(&certs)?);
     let (certificates, worker) = CertificateManager::new(issuer, certs.limits, clock.clone());
     parts.tasks.spawn("certificates", worker.run());
@@ -172,6 +178,9 @@ async fn serve(config: Config, logging: &Logging) -> Result<ExitCode, StartError
     let alive = vec![parts.tasks.clone(), parts.connections.clone()];
     let event_loops = RuntimeCollector::new(threads.event_loops(), alive);
     let mut metrics = Metrics::new(tag, event_loops, config.is_shared());
+    if let Some(lists) = lists {
+        metrics.show_revocations(lists);
+    }
     let dns_metrics = dns::Metrics::new(metrics.dns());
     let node = config.local_node.as_deref().filter(|_| config.is_shared());
     let observer = LocalIdentities::new(certificates.clone(), node.map(Arc::from));
@@ -234,20 +243,8 @@ fn announce(config: &Config) {
         }
     }
     tracing::info!(target: "ztunnel", "running with config: {}", config.to_yaml());
-    if let Some(path) = revocations(config.crl_path.as_deref()) {
-        tracing::error!(
-            path = %path.display(),
-            code = "config-crl-not-enforced",
-            "there are certificate revocation lists, but this version does not check certificates against them"
-        );
-    }
     // The first random number of a process takes its time.
     let _: u64 = rand::random();
-}
-
-/// The file of `CRL_PATH`, if it revokes anything. Istio's chart names one that usually does not exist.
-fn revocations(path: Option<&Path>) -> Option<&Path> {
-    path.filter(|path| std::fs::metadata(path).is_ok_and(|file| file.len() > 0))
 }
 
 /// In-pod mode enters other namespaces and marks its packets; better to know now than per pod.
@@ -304,21 +301,4 @@ async fn until_stopped(
     connections.cancel();
     tasks.cancel();
     Ok(code)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::revocations;
-
-    #[test]
-    fn only_a_file_with_revocations_is_worth_an_error() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("ca-crl.pem");
-        assert_eq!(revocations(None), None);
-        assert_eq!(revocations(Some(&path)), None, "missing: the usual case");
-        std::fs::write(&path, "").unwrap();
-        assert_eq!(revocations(Some(&path)), None, "empty");
-        std::fs::write(&path, "-----BEGIN X509 CRL-----").unwrap();
-        assert_eq!(revocations(Some(&path)), Some(path.as_path()));
-    }
 }

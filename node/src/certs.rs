@@ -22,6 +22,7 @@ mod table;
 
 pub(crate) mod channel;
 pub(crate) mod join;
+pub(crate) mod revocations;
 
 pub(crate) use client::CaClient;
 pub(crate) use error::CertificateError;

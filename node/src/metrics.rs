@@ -16,6 +16,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use runtime::metrics::{ProcessCollector, RuntimeCollector};
 
+use crate::certs::revocations::Rejections;
 pub(crate) use labels::{Flag, OnDemandDnsLabels, Party, Reporter, Security, ServiceLabels, TrafficLabels};
 pub(crate) use traffic::{Followed, LiveBytes, OpenSocket, Series, Shard};
 
@@ -71,6 +72,11 @@ impl Metrics {
             pods.register(&mut sections.pods);
         }
         Self { sections, traffic, pods }
+    }
+
+    /// Shows whom revocation lists have refused.
+    pub(crate) fn show_revocations(&mut self, lists: identity::RevocationLists) {
+        self.sections.traffic.register_collector(Box::new(Rejections(lists)));
     }
 
     /// Where the discovery client registers its families.

@@ -26,4 +26,6 @@ pub use certificate::{Certificate, ChainError, SkippedRoot, WorkloadCertificate}
 pub use renewal::{Renewal, half_life};
 pub use request::{CertificateRequest, RequestError};
 pub use spiffe::{InvalidSpiffeId, InvalidTrustDomain, SpiffeId, TrustDomain};
-pub use tls::{PeerError, TlsOptions, crypto_provider, peer_identities, peer_identity};
+pub use tls::{
+    PeerError, RevocationError, RevocationLists, TlsOptions, crypto_provider, peer_identities, peer_identity,
+};

@@ -11,8 +11,10 @@ use rustls::{ClientConfig, KeyLog, ServerConfig, SupportedProtocolVersion};
 
 use crate::{SpiffeId, WorkloadCertificate};
 
+mod revocation;
 mod verify;
 
+pub use revocation::{RevocationError, RevocationLists};
 pub use verify::{PeerError, peer_identities, peer_identity};
 
 /// The one application protocol of a tunnel.
@@ -31,6 +33,8 @@ pub struct TlsOptions {
     pub key_log: Option<Arc<dyn KeyLog>>,
     /// The clock that judges certificate validity; the system's when absent.
     pub time: Option<Arc<dyn TimeProvider>>,
+    /// Whose certificates are refused though they are good in all else (`CRL_PATH`).
+    pub revocations: Option<RevocationLists>,
 }
 
 impl TlsOptions {
@@ -47,6 +51,7 @@ impl std::fmt::Debug for TlsOptions {
             .field("post_quantum_only", &self.post_quantum_only)
             .field("key_log", &self.key_log.is_some())
             .field("time", &self.time.is_some())
+            .field("revocations", &self.revocations.is_some())
             .finish()
     }
 }
@@ -84,7 +89,12 @@ impl WorkloadCertificate {
     /// empty. The server name given to the connection is neither sent nor checked.
     pub fn client_config(&self, expected: &[SpiffeId]) -> Arc<ClientConfig> {
         let provider = Arc::new(crypto_provider(&self.options));
-        let verifier = verify::ServerVerifier::new(self.root_store.clone(), expected.to_vec(), &provider);
+        let verifier = verify::ServerVerifier::new(
+            self.root_store.clone(),
+            expected.to_vec(),
+            self.options.revocations.clone(),
+            &provider,
+        );
         let builder = match &self.options.time {
             Some(time) => ClientConfig::builder_with_details(provider, time.clone()),
             None => ClientConfig::builder_with_provider(provider),
@@ -110,6 +120,7 @@ impl WorkloadCertificate {
         let verifier = verify::ClientVerifier::new(
             self.root_store.clone(),
             self.identity.trust_domain().clone(),
+            self.options.revocations.clone(),
             &provider,
         );
         let builder = match &self.options.time {

@@ -249,6 +249,7 @@ fn versions_protocols_and_suites_are_as_recorded() {
             .with_custom_certificate_verifier(Arc::new(verify::ServerVerifier::new(
                 certificate.root_store.clone(),
                 vec![id(SERVER)],
+                None,
                 &provider,
             )))
             .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certificate.key.clone())));
@@ -379,4 +380,81 @@ fn a_key_log_sees_the_secrets() {
     let client = issue(&leaf(&[CLIENT]), &ca).with_options(options);
     assert!(meet(client.client_config(&[id(SERVER)]), server(&ca)).completed());
     assert!(labels.0.lock().unwrap().iter().any(|label| label == "CLIENT_TRAFFIC_SECRET_0"));
+}
+
+/// A list of `by` that revokes these serial numbers.
+fn revoking(by: &Ca, serials: &[&[u8]]) -> String {
+    let revoked = serials.iter().map(|serial| rcgen::RevokedCertParams {
+        serial_number: serial.to_vec().into(),
+        revocation_time: now().into(),
+        reason_code: None,
+        invalidity_date: None,
+    });
+    let params = rcgen::CertificateRevocationListParams {
+        // Past its date: what it revokes stays revoked.
+        this_update: (now() - Duration::from_secs(200)).into(),
+        next_update: (now() - Duration::from_secs(100)).into(),
+        crl_number: vec![1].into(),
+        issuing_distribution_point: None,
+        revoked_certs: revoked.collect(),
+        key_identifier_method: rcgen::KeyIdMethod::Sha256,
+    };
+    params.signed_by(by).unwrap().pem().unwrap()
+}
+
+// A-MI-05 to 07, data-path 4.9; at the handshake.
+#[test]
+fn revoked_certificates_are_refused_at_both_ends_until_the_list_says_otherwise() {
+    let ca = root();
+    let middle = below(&ca, "middle");
+    let lists = RevocationLists::default();
+    let serial = |serial: u8| {
+        move |params: &mut rcgen::CertificateParams| {
+            params.serial_number = Some(vec![serial].into());
+        }
+    };
+    let with_lists = |certificate: WorkloadCertificate| {
+        certificate.with_options(TlsOptions { revocations: Some(lists.clone()), ..options() })
+    };
+    let client = with_lists(issue(&leaf(&[CLIENT]).with(serial(11)), &ca));
+    let server_leaf = leaf(&[SERVER]).with(serial(12));
+    let chain = [server_leaf.pem(&middle), middle.pem(), ca.pem()];
+    let server = with_lists(WorkloadCertificate::new(&chain, server_leaf.key(), options()).unwrap());
+    let met = || meet(client.client_config(&[id(SERVER)]), server.server_config());
+    let revoked = Some(Error::InvalidCertificate(CertificateError::Revoked));
+
+    assert!(met().completed(), "no list");
+    assert_eq!(lists.replace(revoking(&ca, &[&[99]]).as_bytes()), Ok(1));
+    assert!(met().completed(), "others are revoked, and the middle's issuing has no list");
+
+    assert_eq!(lists.replace(revoking(&ca, &[&[11]]).as_bytes()), Ok(1));
+    assert_eq!(met().server_error, revoked, "the client");
+    assert_eq!((lists.n_refused_clients(), lists.n_refused_servers()), (1, 0));
+
+    let both = revoking(&ca, &[&[99]]) + &ca.pem() + &revoking(&middle, &[&[12]]);
+    assert_eq!(lists.replace(both.as_bytes()), Ok(2));
+    assert_eq!(met().client_error, revoked, "the server");
+    assert_eq!((lists.n_refused_clients(), lists.n_refused_servers()), (1, 1));
+
+    let of_middle = issue_serial(&middle);
+    assert_eq!(lists.replace(revoking(&ca, &[&of_middle]).as_bytes()), Ok(1));
+    assert_eq!(met().client_error, revoked, "an intermediate");
+
+    let stranger = root();
+    assert_eq!(lists.replace(revoking(&stranger, &[&[11], &[12]]).as_bytes()), Ok(1));
+    assert!(met().completed(), "numbers of another issuer");
+
+    assert_eq!(lists.replace(revoking(&ca, &[&[11]]).as_bytes()), Ok(1));
+    let garbage = lists.replace(b"nonsense").unwrap_err();
+    assert_eq!((garbage.index, garbage.code()), (0, "config-crl-invalid"));
+    assert_eq!(met().server_error, revoked, "what was in force stays");
+    assert_eq!(lists.replace(b" \n"), Ok(0));
+    assert!(met().completed(), "an empty file");
+}
+
+/// The serial number of an authority's certificate.
+fn issue_serial(authority: &Ca) -> Vec<u8> {
+    use x509_parser::prelude::FromDer as _;
+    let (_, parsed) = x509_parser::certificate::X509Certificate::from_der(authority.der()).unwrap();
+    parsed.raw_serial().to_vec()
 }

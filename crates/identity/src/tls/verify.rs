@@ -19,6 +19,7 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
+use super::revocation::{Judged, RevocationLists};
 use crate::certificate::uri_names;
 use crate::{SpiffeId, TrustDomain};
 
@@ -116,19 +117,24 @@ fn refusal(error: PeerError) -> Error {
 #[derive(Debug)]
 pub(super) struct ClientVerifier {
     chain: Arc<dyn ClientCertVerifier>,
+    roots: Arc<RootCertStore>,
     trust_domain: TrustDomain,
+    revocations: Option<RevocationLists>,
+    algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl ClientVerifier {
     pub(super) fn new(
         roots: Arc<RootCertStore>,
         trust_domain: TrustDomain,
+        revocations: Option<RevocationLists>,
         provider: &Arc<CryptoProvider>,
     ) -> Self {
-        let chain = WebPkiClientVerifier::builder_with_provider(roots, provider.clone())
+        let chain = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
             .build()
             .expect("a workload certificate has at least one root");
-        Self { chain, trust_domain }
+        let algorithms = provider.signature_verification_algorithms;
+        Self { chain, roots, trust_domain, revocations, algorithms }
     }
 }
 
@@ -144,6 +150,10 @@ impl ClientCertVerifier for ClientVerifier {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         let verified = self.chain.verify_client_cert(end_entity, intermediates, now)?;
+        if let Some(revocations) = &self.revocations {
+            let chain = (end_entity, intermediates);
+            revocations.check(Judged::Client, chain, &self.roots, now, self.algorithms.all)?;
+        }
         let got = peer_identities(end_entity);
         match got.first() {
             Some(first) if *first.trust_domain() == self.trust_domain => Ok(verified),
@@ -179,12 +189,18 @@ impl ClientCertVerifier for ClientVerifier {
 pub(super) struct ServerVerifier {
     roots: Arc<RootCertStore>,
     expected: Vec<SpiffeId>,
+    revocations: Option<RevocationLists>,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl ServerVerifier {
-    pub(super) fn new(roots: Arc<RootCertStore>, expected: Vec<SpiffeId>, provider: &CryptoProvider) -> Self {
-        Self { roots, expected, algorithms: provider.signature_verification_algorithms }
+    pub(super) fn new(
+        roots: Arc<RootCertStore>,
+        expected: Vec<SpiffeId>,
+        revocations: Option<RevocationLists>,
+        provider: &CryptoProvider,
+    ) -> Self {
+        Self { roots, expected, revocations, algorithms: provider.signature_verification_algorithms }
     }
 }
 
@@ -205,6 +221,10 @@ impl ServerCertVerifier for ServerVerifier {
             now,
             self.algorithms.all,
         )?;
+        if let Some(revocations) = &self.revocations {
+            let chain = (end_entity, intermediates);
+            revocations.check(Judged::Server, chain, &self.roots, now, self.algorithms.all)?;
+        }
         let got = peer_identities(end_entity);
         if got.iter().any(|identity| self.expected.contains(identity)) {
             Ok(ServerCertVerified::assertion())
