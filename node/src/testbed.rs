@@ -2,6 +2,7 @@
 //! agent played by the test.
 
 mod drain;
+mod hostname;
 mod lookup;
 mod own;
 mod paths;

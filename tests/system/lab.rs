@@ -174,6 +174,8 @@ impl Drop for Lab {
 pub(crate) mod rustix_signal {
     pub(crate) const TERM: &str = "TERM";
     pub(crate) const KILL: &str = "KILL";
+    pub(crate) const STOP: &str = "STOP";
+    pub(crate) const CONT: &str = "CONT";
 }
 
 /// Sends a signal.

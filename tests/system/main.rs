@@ -16,3 +16,4 @@ mod lab;
 mod page;
 mod probe;
 mod restart;
+mod servers;

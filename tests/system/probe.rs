@@ -137,6 +137,7 @@ fn send(to: &str, text: &str) -> Value {
         "source": source,
         "sent": sent.is_ok(),
         "received": String::from_utf8_lossy(&received),
+        "hex": received.iter().map(|byte| format!("{byte:02x}")).collect::<String>(),
         "end": end.map_or_else(|error| error.to_string(), |_| "fin".to_owned()),
     })
 }
