@@ -160,18 +160,41 @@ fn the_proxys_own_ports_give_nothing_away() {
     };
     let node = lab.address("ambient-worker2");
 
+    lab::eventually("the proxy has a certificate of its own", || {
+        let report = garbage("ambient-worker2", "127.0.0.1:15008".to_owned());
+        report["received"].as_str().is_some_and(|answer| answer.starts_with('\u{15}')).then_some(())
+    });
     // A captured client calls the proxy's pod.
     for port in [15001, 15006, 15008, 15080, 15000] {
         let report = garbage("sleep", format!("{node}:{port}"));
         assert_eq!(report["connected"], true, "{port}: {report}");
         // On 15008 the proxy's own TLS listener says decode_error, which is no answer to the request.
-        let received = report["received"].as_str().unwrap();
-        assert!(received.is_empty() || port == 15008 && received.starts_with('\u{15}'), "{port}: {report}");
+        let alert = if port == 15008 { "15030300020232" } else { "" };
+        assert_eq!(report["hex"], alert, "{port}: {report}");
     }
     for port in [15020, 15021] {
         let report = garbage("sleep", format!("{node}:{port}"));
         assert!(report["received"].as_str().unwrap().starts_with("HTTP/1.1 400"), "{port}: {report}");
     }
+    // What that is in the log (recording OB-21).
+    for port in [15000, 15001, 15006, 15080] {
+        let line =
+            lab.access_line("ambient-worker", |line| line.contains(&format!(" dst.addr={node}:{port} ")));
+        assert!(line.contains("\terror\taccess\tconnection complete\t"), "{line}");
+        assert!(line.contains("direction=\"outbound\" bytes_sent=0 bytes_recv=0"), "{line}");
+        assert!(line.contains("error=\"io error: Connection refused (os error 111)\""), "{line}");
+        assert!(!line.contains("src.identity"), "{line}");
+    }
+    for port in [15008, 15020, 15021] {
+        let line =
+            lab.access_line("ambient-worker", |line| line.contains(&format!(" dst.addr={node}:{port} ")));
+        assert!(line.contains("\tinfo\taccess\tconnection complete\t"), "{line}");
+        assert!(line.contains("direction=\"outbound\" bytes_sent=11 bytes_recv="), "{line}");
+    }
+    let line = lab.access_line("ambient-worker2", |line| line.contains(&format!(" dst.addr={node}:15008 ")));
+    assert!(line.contains("\twarn\taccess\tconnection failed\t"), "{line}");
+    assert!(line.contains("direction=\"inbound\" error=\"tls handshake error: "), "{line}");
+
     // A captured client calls itself.
     for host in [lab.address("sleep"), "127.0.0.1".to_owned()] {
         for port in [15001, 15006, 15008] {

@@ -125,7 +125,7 @@ fn peers_under_different_roots_meet_when_both_bundles_hold_both() {
     assert!(meet(server.client_config(&[id(CLIENT)]), client.server_config()).completed());
 }
 
-// TLS-04, 05, 06, 07, 10, 12, 14: the recorded alerts.
+// TLS-04, TLS-05, TLS-06, TLS-07, TLS-10, TLS-12, TLS-14: the recorded alerts.
 #[test]
 fn a_server_refuses_with_the_recorded_alerts() {
     let (ca, stranger) = (root(), root());
@@ -225,7 +225,7 @@ fn other_keys_no_usage_and_intermediates_are_accepted() {
     assert!(met.completed());
 }
 
-// TLS-24, 25, 26, 29
+// TLS-24, TLS-25, TLS-26, TLS-29
 #[test]
 fn versions_protocols_and_suites_are_as_recorded() {
     let ca = root();

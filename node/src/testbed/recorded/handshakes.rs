@@ -51,7 +51,7 @@ const CLIENT: &str = "spiffe://cluster.local/ns/probes/sa/client";
 const PEER: &str = "spiffe://cluster.local/ns/probes/sa/peer";
 const HOUR: Duration = Duration::from_secs(3600);
 
-// TLS-03 to 07, 12, 14, 25, 26
+// What each of them is told: TLS-10, TLS-24 and TLS-29 are in `identity`.
 #[test]
 fn clients_are_refused_as_recorded() {
     sandboxed(|mut sandbox| {

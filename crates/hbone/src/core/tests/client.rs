@@ -147,6 +147,7 @@ fn a_request_the_peer_would_refuse_is_not_sent() {
     assert!(!script.core.fits("h:1", &[("baggage".into(), "x".repeat(200))]));
 }
 
+// Recording CL-23: PING after 10 s of silence, the end 20 s later.
 #[test]
 fn unanswered_pings_end_the_connection_after_thirty_seconds() {
     let mut script = asked();

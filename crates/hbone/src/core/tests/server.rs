@@ -412,6 +412,20 @@ fn a_peer_that_says_nothing_after_tls_is_let_go() {
     assert_eq!(did.actions, ["ended hbone-preface-timeout"]);
 }
 
+// Recording H2-03: an answered PING is asked again 10 s later, an unanswered one ends the connection 20 s later.
+#[test]
+fn a_silent_client_is_asked_and_let_go() {
+    let mut script = Script::ready();
+    for _ in 0..3 {
+        assert_eq!(script.wait(Duration::from_secs(10)).frames, ["PING culvert?"]);
+        script.send(&raw(kind::PING, flag::ACK, 0, b"culvert?"));
+    }
+    assert_eq!(script.wait(Duration::from_secs(10)).frames, ["PING culvert?"]);
+    let did = script.wait(Duration::from_secs(20));
+    assert_eq!(did.frames, ["GOAWAY 0 NO_ERROR"]);
+    assert_eq!(did.actions, ["ended hbone-ping-timeout"]);
+}
+
 #[test]
 fn pings_are_answered() {
     let mut script = Script::ready();
