@@ -1,10 +1,13 @@
 //! Joins the two legs of a connection, and says from which side it broke, as the log tells it:
 //! `send` is from the originator towards the destination, `receive` the way back.
+//!
+//! Relays run apart from the task of their connection, which would look at each message whether something ends it.
 
 use std::sync::Arc;
 
 use hbone::{Counters, RelayEnd, Tunnel, TunnelError};
 use net::{ByteCounts, RelayError};
+use runtime::tasks::apart;
 use tokio::net::TcpStream;
 
 use crate::failure::{Broken, ConnectionError};
@@ -15,7 +18,7 @@ pub(crate) async fn from_application(
     application: TcpStream,
     counters: &Arc<Counters>,
 ) -> Result<(), ConnectionError> {
-    match hbone::relay(tunnel, application, counters).await {
+    match apart(hbone::relay(tunnel, application, counters)).await {
         // What moved ends elsewhere.
         RelayEnd::Clean | RelayEnd::Moved(_) => Ok(()),
         RelayEnd::Broken(error @ TunnelError::AppRead(..)) => Err(ConnectionError::Sending(error.into())),
@@ -29,7 +32,7 @@ pub(crate) async fn from_peer(
     application: TcpStream,
     counters: &Arc<Counters>,
 ) -> Result<(), ConnectionError> {
-    match hbone::relay(tunnel, application, counters).await {
+    match apart(hbone::relay(tunnel, application, counters)).await {
         // What moved ends elsewhere.
         RelayEnd::Clean | RelayEnd::Moved(_) => Ok(()),
         RelayEnd::Broken(error @ TunnelError::AppRead(..)) => Err(ConnectionError::Receiving(error.into())),
@@ -41,9 +44,11 @@ pub(crate) async fn from_peer(
 pub(crate) async fn joined(
     originator: TcpStream,
     destination: TcpStream,
-    counts: &ByteCounts,
+    counts: &Arc<ByteCounts>,
 ) -> Result<(), ConnectionError> {
-    net::relay(originator, destination, counts).await.map_err(|error| match error {
+    let counts = Arc::clone(counts);
+    let joined = async move { net::relay(originator, destination, &counts).await };
+    apart(joined).await.map_err(|error| match error {
         RelayError::A(error) => ConnectionError::Sending(Broken::Socket(error)),
         RelayError::B(error) => ConnectionError::Receiving(Broken::Socket(error)),
     })

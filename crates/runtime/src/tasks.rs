@@ -3,6 +3,8 @@
 //! A [`TaskGroup`] owns what is spawned through it. A child that panics, fails, or is essential and ends early makes
 //! the group fail; whoever waits in [`TaskGroup::failed`] or [`TaskGroup::join`] learns which one and why. A group's
 //! failure is also its parent group's. Cancelling a group drops the futures of all its tasks, children included.
+mod apart;
+
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,6 +15,8 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+pub use apart::apart;
 
 /// Why a group failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
