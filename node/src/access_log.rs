@@ -10,10 +10,17 @@ use std::time::Duration;
 use runtime::clock::Clock;
 use runtime::logging::{Line, Logging, TargetLevel};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tracing::Level;
 
 /// The target of these lines in filters and on the lines.
 const TARGET: &str = "access";
+
+/// Time between two batches, unless one is full.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Octets of a full batch.
+const MAX_BATCH: usize = 64 << 10;
 
 /// The path that a connection took through this proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -87,6 +94,7 @@ pub(crate) struct AccessLog {
     clock: Clock,
     batch: RefCell<Batch>,
     waiting: Notify,
+    full: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -98,7 +106,7 @@ struct Batch {
 impl AccessLog {
     pub(crate) fn new(logging: Logging, clock: Clock) -> Self {
         let level = logging.target_level(TARGET);
-        Self { logging, level, clock, batch: RefCell::default(), waiting: Notify::new() }
+        Self { logging, level, clock, batch: RefCell::default(), waiting: Notify::new(), full: Notify::new() }
     }
 
     /// The context of a connection has been built.
@@ -148,14 +156,23 @@ impl AccessLog {
         batch.text = line.end();
         batch.n_lines += 1;
         self.waiting.notify_one();
+        if batch.text.len() >= MAX_BATCH {
+            self.full.notify_one();
+        }
     }
 
-    /// Hands batches to the writer: a batch is what the connections of one turn of the event loop
-    /// have written. Runs for ever.
+    /// Hands batches to the writer. A line after a pause goes at once; those that follow wait for each other, because
+    /// each batch wakes the writer's thread. Runs for ever.
     pub(crate) async fn hand_over(&self) {
+        let mut next = Instant::now();
         loop {
             self.waiting.notified().await;
+            if next > Instant::now() {
+                // Too early or not, a batch is flushed once.
+                let _ = tokio::time::timeout_at(next, self.full.notified()).await;
+            }
             self.flush();
+            next = Instant::now() + PAUSE;
         }
     }
 
