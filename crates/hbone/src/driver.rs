@@ -258,8 +258,12 @@ impl Driver {
     fn begin_closing(&mut self) {
         let link = self.link.clone();
         let mut state = link.state.borrow_mut();
-        if matches!(state.ended, Some(ConnectionEnd::Vanished | ConnectionEnd::Io(..) | ConnectionEnd::Moved))
-        {
+        if state.ended == Some(ConnectionEnd::Moved) {
+            drop(state);
+            // The socket is in use elsewhere.
+            return self.finish();
+        }
+        if matches!(state.ended, Some(ConnectionEnd::Vanished | ConnectionEnd::Io(..))) {
             drop(state);
             // The pool may hold the socket for a while.
             link.socket.shutdown_write();
