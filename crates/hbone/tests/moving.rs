@@ -9,15 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use culvert_hbone::{
-    ClientConnection, ConnectRequest, ConnectionEnd, Counters, ErrorCode, ExportError, ImportError,
-    LiveTunnel, OpenError, RelayEnd, ServerConnection, Settings, Tunnel, TunnelError, client, relay, server,
+    ClientConnection, ConnectRequest, ConnectionEnd, ErrorCode, ExportError, ImportError, LiveTunnel,
+    OpenError, RelayEnd, ServerConnection, Settings, Tunnel, TunnelError, client, relay, server,
 };
 use rand::rngs::StdRng;
-use rand::{Rng, RngCore, SeedableRng};
+use rand::{Rng, SeedableRng};
+use support::traffic::{Relays, application, noise, tokio_socket};
 use support::{pair, run, spawn, tls};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::task::JoinHandle;
 
 async fn connect_both(settings: &Settings) -> (ClientConnection, ServerConnection) {
     let tls = tls();
@@ -37,10 +36,6 @@ async fn open_both(client: &ClientConnection, server: &ServerConnection) -> (Tun
     (near.unwrap().1, far)
 }
 
-fn tokio_socket(tcp: std::net::TcpStream) -> TcpStream {
-    TcpStream::from_std(tcp).unwrap()
-}
-
 fn move_client(client: &ClientConnection, settings: &Settings) -> culvert_hbone::ImportedClient {
     let (live, tcp) = client.export().unwrap();
     let live = LiveTunnel::from_bytes(live.as_bytes().to_vec());
@@ -50,77 +45,6 @@ fn move_client(client: &ClientConnection, settings: &Settings) -> culvert_hbone:
 fn move_server(server: &ServerConnection, settings: &Settings) -> culvert_hbone::ImportedServer {
     let (live, tcp) = server.export().unwrap();
     server::import(&live, tokio_socket(tcp), settings).unwrap()
-}
-
-/// The relays of one end by stream.
-#[derive(Default)]
-struct Relays {
-    running: HashMap<u32, JoinHandle<RelayEnd>>,
-    counters: HashMap<u32, Arc<Counters>>,
-    clean: usize,
-}
-
-impl Relays {
-    fn start(&mut self, tunnel: Tunnel, app: TcpStream) {
-        let id = tunnel.id();
-        let counters = self.counters.entry(id).or_default().clone();
-        self.running.insert(id, spawn(relay(tunnel, app, &counters)));
-    }
-
-    /// After an export: every relay ends, with its socket unless it was done.
-    async fn stop(&mut self) -> HashMap<u32, TcpStream> {
-        let mut apps = HashMap::new();
-        for (id, running) in self.running.drain() {
-            match running.await.unwrap() {
-                RelayEnd::Moved(app) => _ = apps.insert(id, tokio_socket(app)),
-                RelayEnd::Clean => self.clean += 1,
-                RelayEnd::Broken(error) => panic!("stream {id}: {error}"),
-            }
-        }
-        apps
-    }
-
-    fn resume(&mut self, tunnels: Vec<Tunnel>, mut apps: HashMap<u32, TcpStream>) {
-        for tunnel in tunnels {
-            // A relay that was done has dropped its tunnel here, but its end may not have been seen by the core.
-            if let Some(app) = apps.remove(&tunnel.id()) {
-                self.start(tunnel, app);
-            }
-        }
-        assert!(apps.is_empty(), "every socket finds its tunnel: {apps:?}");
-    }
-}
-
-/// An application that sends `up` in random pieces, half-closes, and reads until the end.
-async fn application(socket: TcpStream, up: Vec<u8>, seed: u64) -> Vec<u8> {
-    let (mut read, mut write) = socket.into_split();
-    let send = async move {
-        let mut random = StdRng::seed_from_u64(seed);
-        let mut rest = up.as_slice();
-        while !rest.is_empty() {
-            let most = if random.random_bool(0.5) { 3000 } else { 200_000 };
-            let (now, later) = rest.split_at(random.random_range(1..=most).min(rest.len()));
-            write.write_all(now).await.unwrap();
-            rest = later;
-            tokio::time::sleep(Duration::from_micros(random.random_range(0..300))).await;
-        }
-        write.shutdown().await.unwrap();
-        write
-    };
-    let receive = async move {
-        let mut all = Vec::new();
-        read.read_to_end(&mut all).await.unwrap();
-        all
-    };
-    // The writing half stays open until both are done: dropping it would be no more than its shutdown.
-    let (_write, all) = tokio::join!(send, receive);
-    all
-}
-
-fn noise(random: &mut StdRng, most: usize) -> Vec<u8> {
-    let mut bytes = vec![0; random.random_range(0..most)];
-    random.fill_bytes(&mut bytes);
-    bytes
 }
 
 async fn random_traffic(seed: u64, settings: &Settings) {
@@ -161,12 +85,7 @@ async fn random_traffic(seed: u64, settings: &Settings) {
         assert!(application.await.unwrap() == expected, "seed {seed}: bytes differ");
     }
     for relays in [&mut near, &mut far] {
-        for (id, running) in relays.running.drain() {
-            let end = running.await.unwrap();
-            assert!(matches!(end, RelayEnd::Clean), "seed {seed}, stream {id}: {end:?}");
-            relays.clean += 1;
-        }
-        assert_eq!(relays.clean, streams);
+        assert_eq!(relays.finish().await, streams, "seed {seed}");
     }
     // The connection is as good as new.
     let (mut a, mut b) = open_both(&client, &server).await;

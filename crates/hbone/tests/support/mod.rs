@@ -3,12 +3,15 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 pub(crate) mod process;
+pub(crate) mod traffic;
 
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType,
+};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
@@ -71,6 +74,8 @@ pub(crate) fn tls() -> Tls {
     let ca_key = KeyPair::generate().unwrap();
     let mut ca = CertificateParams::default();
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    // Another name than the leaves have by default: to BoringSSL they would be their own issuers.
+    ca.distinguished_name.push(DnType::CommonName, "roots");
     let ca_cert = ca.self_signed(&ca_key).unwrap();
     let issuer = Issuer::new(ca, ca_key);
     let issue = |id: &str| {
@@ -128,9 +133,14 @@ pub(crate) fn tls() -> Tls {
 
 /// Runs a test on one thread, as traffic does, and ends it after 20 seconds.
 pub(crate) fn run<F: Future>(test: F) -> F::Output {
+    run_within(Duration::from_secs(20), test)
+}
+
+/// The same with another limit.
+pub(crate) fn run_within<F: Future>(limit: Duration, test: F) -> F::Output {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     tokio::task::LocalSet::new().block_on(&runtime, async {
-        tokio::time::timeout(Duration::from_secs(20), test).await.expect("the test is over in time")
+        tokio::time::timeout(limit, test).await.expect("the test is over in time")
     })
 }
 
