@@ -4,6 +4,7 @@
 
 mod environment;
 mod error;
+mod variables;
 
 #[cfg(test)]
 mod tests;

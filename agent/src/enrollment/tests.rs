@@ -191,13 +191,14 @@ fn without_a_proxy_enrolling_fails_and_leaves_nothing() {
         assert!(is_clean(&web));
         assert_eq!(agent.states(), []);
         // A proxy that comes while it waits is in time.
-        let socket = folder.path().to_owned();
-        let late = std::thread::spawn(move || {
-            std::thread::sleep(Duration::from_millis(200));
-            Proxy::start(&socket, "")
+        std::thread::scope(|threads| {
+            let enrolling = threads.spawn(|| agent.enroll(&web, |_| {}));
+            wait_for(|| agent.states() == [("uid-web".to_owned(), State::Pending)]);
+            assert!(!enrolling.is_finished(), "there is no proxy yet");
+            let late = Proxy::start(folder.path(), "");
+            enrolling.join().unwrap().unwrap();
+            late.expect(&add);
         });
-        agent.enroll(&web, |_| {}).unwrap();
-        late.join().unwrap().expect(&add);
     });
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use runtime::environment::Environment;
 
-use super::{ANYWHERE, ConfigError, ConfigErrors};
+use super::{ANYWHERE, ConfigError, ConfigErrors, variables};
 use crate::authority::Account;
 
 /// Reads values; mistakes are kept and a default goes on.
@@ -20,6 +20,11 @@ pub(super) struct Reader<'a> {
 impl<'a> Reader<'a> {
     pub(super) fn new(environment: &'a Environment) -> Self {
         Self { environment, mistakes: Vec::new() }
+    }
+
+    fn get(&self, name: &str) -> Option<&'a str> {
+        debug_assert!(variables::is_declared(name), "{name} is in no documentation");
+        self.environment.get(name)
     }
 
     /// The value, if there was no mistake anywhere.
@@ -42,21 +47,21 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn optional_text(&self, name: &'static str) -> Option<String> {
-        self.environment.get(name).map(str::to_owned)
+        self.get(name).map(str::to_owned)
     }
 
     pub(super) fn text(&self, name: &'static str, default: &str) -> String {
-        self.environment.get(name).filter(|value| !value.is_empty()).unwrap_or(default).to_owned()
+        self.get(name).filter(|value| !value.is_empty()).unwrap_or(default).to_owned()
     }
 
     /// The entries of a comma-separated list.
     pub(super) fn list(&self, name: &'static str) -> Vec<String> {
-        let text = self.environment.get(name).unwrap_or_default();
+        let text = self.get(name).unwrap_or_default();
         text.split(',').map(str::trim).filter(|entry| !entry.is_empty()).map(str::to_owned).collect()
     }
 
     pub(super) fn accounts(&mut self, name: &'static str, default: &str) -> Vec<Account> {
-        let text = self.environment.get(name).unwrap_or(default).to_owned();
+        let text = self.get(name).unwrap_or(default).to_owned();
         let mut accounts = Vec::new();
         for entry in text.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
             match entry.parse() {
@@ -72,7 +77,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn optional_flag(&mut self, name: &'static str) -> Option<bool> {
-        let value = self.environment.get(name)?;
+        let value = self.get(name)?;
         match value {
             "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
             "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
@@ -84,7 +89,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn duration(&mut self, name: &'static str, default: Duration) -> Duration {
-        let Some(value) = self.environment.get(name) else { return default };
+        let Some(value) = self.get(name) else { return default };
         duration(value).unwrap_or_else(|| {
             self.variable(name, value, &"must be a duration such as 100ms or 1h30m");
             default
@@ -93,7 +98,7 @@ impl<'a> Reader<'a> {
 
     /// A rate per second; 0 keeps the default, as in the reference.
     pub(super) fn rate(&mut self, name: &'static str, default: f64) -> f64 {
-        let Some(value) = self.environment.get(name) else { return default };
+        let Some(value) = self.get(name) else { return default };
         match value.parse::<f64>() {
             Ok(0.0) => default,
             Ok(rate) if rate.is_finite() && rate > 0.0 => rate,
@@ -106,7 +111,7 @@ impl<'a> Reader<'a> {
 
     /// A number; 0 keeps the default, as in the reference.
     pub(super) fn count(&mut self, name: &'static str, default: usize) -> usize {
-        let Some(value) = self.environment.get(name) else { return default };
+        let Some(value) = self.get(name) else { return default };
         match value.parse() {
             Ok(0) => default,
             Ok(count) => count,

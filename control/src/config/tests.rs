@@ -112,3 +112,13 @@ fn the_cluster_domain_is_a_dns_name() {
         "k8s.example.com"
     );
 }
+
+#[test]
+fn the_documentation_page_is_fresh() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/environment-control.md");
+    if std::fs::read_to_string(path).unwrap_or_default() != variables::page() {
+        let fresh = std::env::temp_dir().join("culvert-environment-control.md");
+        std::fs::write(&fresh, variables::page()).unwrap();
+        panic!("the page is not what the list of variables says: copy {} over it", fresh.display());
+    }
+}

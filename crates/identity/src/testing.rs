@@ -11,7 +11,7 @@ use crate::{ChainError, TlsOptions, WorkloadCertificate};
 
 pub(crate) type Ca = CertifiedIssuer<'static, KeyPair>;
 
-/// The moment all tests take for now.
+/// The present moment of all tests.
 pub(crate) fn now() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000)
 }

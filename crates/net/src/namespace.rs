@@ -172,7 +172,7 @@ struct Return {
 impl Drop for Return {
     fn drop(&mut self) {
         let home = self.home.take();
-        if !home.as_ref().is_some_and(|home| home.enter().is_ok()) {
+        if home.as_ref().is_none_or(|home| home.enter().is_err()) {
             std::process::abort();
         }
         HOME.set(home);

@@ -74,3 +74,38 @@ impl Signals {
         tracing::info!(target: "ztunnel::signal", "Double Ctrl+C, exit immediately");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn interrupt_myself() {
+        let command = format!("kill -INT {}", std::process::id());
+        let sent = std::process::Command::new("/bin/sh").args(["-c", &command]).status();
+        assert!(sent.is_ok_and(|status| status.success()));
+    }
+
+    // CO-9.3: the first SIGINT asks to stop, the second does not wait for it.
+    #[tokio::test]
+    async fn a_second_interrupt_is_told_from_the_first() {
+        let mut signals = Signals::install().unwrap();
+        let limit = Duration::from_secs(10);
+        interrupt_myself();
+        let cause = tokio::time::timeout(limit, signals.stop_requested()).await;
+        assert_eq!(cause, Ok(StopCause::Interrupt));
+        let mut second = std::pin::pin!(signals.interrupted());
+        assert!(is_pending(second.as_mut()).await, "one is not two");
+        interrupt_myself();
+        assert!(tokio::time::timeout(limit, second).await.is_ok());
+    }
+
+    async fn is_pending(future: std::pin::Pin<&mut impl Future<Output = ()>>) -> bool {
+        tokio::select! {
+            biased;
+            () = future => false,
+            () = tokio::task::yield_now() => true,
+        }
+    }
+}
