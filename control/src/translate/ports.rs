@@ -35,7 +35,7 @@ impl ServicePorts<'_> {
                 .map(|port| Port {
                     service_port: number(port.number),
                     target_port: number(entry_target(port)),
-                    app_protocol: named_protocol(&port.protocol, port.number).into(),
+                    app_protocol: protocol(&port.protocol.to_ascii_lowercase(), port.number).into(),
                 })
                 .collect(),
         }
@@ -118,22 +118,49 @@ fn service_protocol(port: &ServicePort) -> AppProtocol {
     }
 }
 
-/// The protocol a port's name announces, or that its number is known for.
+/// The protocol a port's name announces by what stands before its first dash.
 fn named_protocol(name: &str, port: i64) -> AppProtocol {
     const GRPC_WEB: &str = "grpc-web";
     let name = name.to_ascii_lowercase();
     if name.starts_with(GRPC_WEB) {
         return AppProtocol::Unknown;
     }
-    match name.split('-').next().unwrap_or("") {
+    protocol(name.split('-').next().unwrap_or(""), port)
+}
+
+/// The protocol of a lower-case name, or that the number is known for.
+fn protocol(name: &str, port: i64) -> AppProtocol {
+    match name {
         "http" => AppProtocol::Http11,
         "http2" => AppProtocol::Http2,
         "grpc" => AppProtocol::Grpc,
         "tcp" => AppProtocol::Tcp,
         "tls" | "https" => AppProtocol::Tls,
         // Known names without a value of their own.
-        "udp" | "mongo" | "redis" | "mysql" | "http_proxy" => AppProtocol::Unknown,
+        "udp" | "mongo" | "redis" | "mysql" | "http_proxy" | "grpc-web" => AppProtocol::Unknown,
         _ if matches!(port, 25 | 53 | 3306 | 27017) => AppProtocol::Tcp,
         _ => AppProtocol::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // CP-3.7.1
+    #[test]
+    fn a_service_announces_by_prefix_and_an_entry_by_the_whole_word() {
+        let of_name = |name: &str| named_protocol(name, 1);
+        assert_eq!(of_name("HTTP-web"), AppProtocol::Http11);
+        assert_eq!(of_name("grpc-web-x"), AppProtocol::Unknown);
+        assert_eq!(of_name("httpx"), AppProtocol::Unknown);
+        let of_entry = |protocol: &str, number| {
+            let port = EntryPort { name: "p".into(), number, protocol: protocol.into(), target_port: 0 };
+            ServicePorts::Entry(&[port]).of_service().remove(0).app_protocol
+        };
+        assert_eq!(of_entry("HTTP2", 80), i32::from(AppProtocol::Http2));
+        assert_eq!(of_entry("HTTP-web", 80), i32::from(AppProtocol::Unknown));
+        assert_eq!(of_entry("GRPC-Web", 3306), i32::from(AppProtocol::Unknown));
+        assert_eq!(of_entry("", 3306), i32::from(AppProtocol::Tcp));
     }
 }

@@ -202,6 +202,10 @@ impl RuleReader<'_> {
                 return m;
             }
         }
+        // A condition without values never holds, whatever was meant: a DENY would do nothing unseen.
+        if values.is_empty() && not_values.is_empty() {
+            matcher.invalid("values", "");
+        }
         matcher.finish(m)
     }
 

@@ -66,6 +66,16 @@ fn a_deny_with_meaningless_values_matches_no_less_than_its_valid_part() {
     assert_eq!(all.not_destination_ports, [0]);
 }
 
+/// A webhook would refuse it; without one it is told, since it never holds.
+#[test]
+fn a_condition_without_values_is_reported() {
+    let spec = "{action: DENY, rules: [{when: [{key: source.ip}]}]}";
+    let remarks = records(spec, "").remarks;
+    let texts: Vec<&str> = remarks.iter().map(|remark| remark.message.as_str()).collect();
+    assert_eq!(texts, ["spec.rules[0].when[0].values: \"\" means nothing here"]);
+    assert!(records("{rules: [{when: [{key: source.ip, notValues: [10.0.0.1]}]}]}", "").remarks.is_empty());
+}
+
 #[test]
 fn the_status_says_what_became_of_http_attributes() {
     let cases = [
