@@ -112,7 +112,10 @@ impl Debug {
         let query = query(request.uri.query().unwrap_or_default());
         let body = match name {
             "list" => json!(index::names()),
-            "syncz" => dump::syncz(&self.discovery, query.get("namespace").map(String::as_str)),
+            "syncz" => dump::syncz(
+                &self.discovery,
+                query.get("namespace").map(String::as_str).filter(|name| !name.is_empty()),
+            ),
             "connections" => dump::connections(&self.discovery, false),
             "adsz" => dump::connections(&self.discovery, true),
             "ambientz" => dump::ambientz(&self.discovery.catalog()),

@@ -2,6 +2,7 @@
 
 mod golden;
 mod intended;
+mod mutations;
 mod page;
 mod properties;
 mod record_json;

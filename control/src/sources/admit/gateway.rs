@@ -6,9 +6,11 @@ use std::net::IpAddr;
 use super::super::Reason;
 use super::super::objects::{Gateway, GatewayClass, LabelSelector, Listener};
 use super::core::is_port;
+use super::metadata::is_dns_subdomain;
 use super::{invalid, require};
 
 const MAX_LISTENERS: usize = 64;
+const SERVICE_ACCOUNT: &str = "gateway.istio.io/service-account";
 
 pub(super) fn class(class: GatewayClass) -> Result<GatewayClass, Reason> {
     let controller = &class.spec.controller_name;
@@ -26,6 +28,12 @@ pub(super) fn gateway(gateway: Gateway) -> Result<Gateway, Reason> {
         (1..=MAX_LISTENERS).contains(&n_listeners),
         || "spec.listeners".to_owned(),
         "1 to 64 are required",
+    )?;
+    let account = gateway.metadata.annotation(SERVICE_ACCOUNT).unwrap_or_default();
+    require(
+        account.is_empty() || is_dns_subdomain(account),
+        || format!("metadata.annotations[{SERVICE_ACCOUNT}]"),
+        "is no name of a service account",
     )?;
     let mut names = BTreeSet::new();
     let mut sockets = BTreeSet::new();

@@ -7,10 +7,12 @@ use serde_json::Value;
 use super::super::Reason;
 use super::super::objects::{EntryEndpoint, Resolution, ServiceEntry, WorkloadEntry};
 use super::core::is_port;
+use super::metadata::is_dns_subdomain;
 use super::{invalid, require};
 use crate::translate::is_address_or_range;
 
 const MAX_HOSTS: usize = 256;
+const MAX_HOST: usize = 255;
 const MAX_ENDPOINTS: usize = 4096;
 const LOCATIONS: [&str; 2] = ["MESH_EXTERNAL", "MESH_INTERNAL"];
 const UNIX: &str = "unix://";
@@ -37,6 +39,11 @@ pub(super) fn service_entry(
     require((1..=MAX_HOSTS).contains(&spec.hosts.len()), at("hosts"), "1 to 256 are required")?;
     for (i, host) in spec.hosts.iter().enumerate() {
         require(host != "*", || format!("spec.hosts[{i}]"), "a host cannot be every host")?;
+        require(
+            is_host(host),
+            || format!("spec.hosts[{i}]"),
+            "must be a host name, which may begin with `*.`",
+        )?;
     }
     if let Some(location) = written.get("location").filter(|location| !location.is_null()) {
         let known = location.as_str().is_some_and(|location| LOCATIONS.contains(&location));
@@ -66,6 +73,16 @@ pub(super) fn service_entry(
         invalid(format!("spec.addresses[{i}]"), format!("{address:?} is neither an IP address nor a range"))
     });
     Ok((entry, flaw))
+}
+
+/// A name, no URL: whatever else stands in it, nodes refuse every workload that belongs to it.
+fn is_host(text: &str) -> bool {
+    let name = text.strip_prefix("*.").unwrap_or(text);
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+    };
+    text.len() <= MAX_HOST && name.split('.').all(is_label)
 }
 
 fn check_ports(entry: &ServiceEntry) -> Result<(), Reason> {
@@ -98,6 +115,12 @@ fn check_endpoint(endpoint: &EntryEndpoint, written: &Value, path: &str) -> Resu
         require(!socket.ends_with('/'), at("address"), "a socket cannot be a folder")?;
         require(endpoint.ports.is_empty(), at("ports"), "a socket has none")?;
     }
+    let account = &endpoint.service_account;
+    require(
+        account.is_empty() || is_dns_subdomain(account),
+        at("serviceAccount"),
+        "must be the name of a service account, without its namespace",
+    )?;
     check_endpoint_ports(&endpoint.ports, path)?;
     require((0..=i64::from(u32::MAX)).contains(&endpoint.weight), at("weight"), "must be 0 to 4294967295")
 }

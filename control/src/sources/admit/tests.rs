@@ -102,6 +102,13 @@ fn service_entries_break_rules_of_their_schema() {
     let cases = [
         ("{}".to_owned(), "spec.hosts"),
         ("{hosts: ['*']}".to_owned(), "spec.hosts[0]"),
+        ("{hosts: [a.b, 'https://a.b/c']}".to_owned(), "spec.hosts[1]"),
+        ("{hosts: ['a b']}".to_owned(), "spec.hosts[0]"),
+        ("{hosts: ['']}".to_owned(), "spec.hosts[0]"),
+        (
+            "{hosts: ['*.a.b'], resolution: STATIC, endpoints: [{address: 1.1.1.1, serviceAccount: ns/sa}]}".to_owned(),
+            "spec.endpoints[0].serviceAccount",
+        ),
         (format!("{{hosts: [a.b], resolution: MAGIC, {port}}}"), "spec.resolution"),
         ("{hosts: [a.b], location: HERE}".to_owned(), "spec.location"),
         ("{hosts: [a.b], ports: [{number: 80}]}".to_owned(), "spec.ports[0].name"),
