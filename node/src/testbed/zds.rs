@@ -15,7 +15,7 @@ fn up(uid: &str) -> (String, String) {
     (uid.to_owned(), "Up".to_owned())
 }
 
-// Data-path 9.2: reconcile by snapshot, keep, no-op, netns change.
+// A-IP-02, A-IP-08, A-IP-09, A-IP-11, A-IP-12, A-IP-15: reconcile by snapshot, keep, no-op, netns change.
 #[test]
 fn the_snapshot_decides_who_stays() {
     sandboxed(|mut sandbox| {
@@ -81,7 +81,7 @@ fn a_violation_harms_no_pod() {
     });
 }
 
-// Data-path 9.2: a pod that cannot start is pending and tried again until it can.
+// A-IP-03, A-IP-11, A-IP-15: a pod that cannot start is pending and tried again until it can.
 #[test]
 fn a_pod_that_cannot_start_is_tried_again() {
     sandboxed(|mut sandbox| {
@@ -101,6 +101,37 @@ fn a_pod_that_cannot_start_is_tried_again() {
             until("the retry", || b.readiness.pending().is_empty()).await;
             assert_eq!(states(&b), [up("1")]);
             assert_eq!(b.counted(&["workload_manager_pending_proxy_count"]), 0);
+        });
+    });
+}
+
+// A-IP-04, A-IP-05, A-IP-06, A-IP-07: what is pending leaves with its pod, or starts in another namespace.
+#[test]
+fn a_pending_pod_can_be_replaced_or_removed() {
+    sandboxed(|mut sandbox| {
+        run(async {
+            let ca = Arc::new(FakeCa::new());
+            let b = Node::start("b", WORLD, &ca).await;
+            let (server, other) =
+                (sandbox.host("server", &["10.1.0.2"]), sandbox.host("other", &["10.1.0.4"]));
+            let pending = || b.counted(&["workload_manager_pending_proxy_count"]);
+            let _squatter = server.run(|| std::net::TcpListener::bind("0.0.0.0:15006")).unwrap();
+            assert_ne!(b.add("1", "server", &server).await, "");
+            assert_ne!(b.add("2", "server", &server).await, "");
+            assert_eq!(pending(), 2);
+            assert_eq!(b.add("1", "server", &other).await, "");
+            assert_eq!(pending(), 1);
+            // Before the snapshot, too.
+            assert_eq!(b.delete("2").await, "");
+            assert_eq!(pending(), 0);
+            assert_eq!(states(&b), [up("1")]);
+            b.snapshot_sent().await;
+            until("ready", || b.readiness.pending().is_empty()).await;
+            assert_eq!(b.delete("1").await, "");
+            assert!(states(&b).is_empty());
+            assert_eq!(b.add("1", "server", &other).await, "");
+            assert_eq!(states(&b), [up("1")]);
+            assert_eq!(b.counted(&["workload_manager_active_proxy_count"]), 1);
         });
     });
 }

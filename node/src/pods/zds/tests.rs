@@ -48,6 +48,7 @@ fn pods_named_before_the_snapshot_are_remembered() {
     assert_eq!(named, ["a", "k"]);
 }
 
+// A-IP-01, A-IP-10
 #[test]
 fn every_breach_is_told_by_its_code() {
     let after = |bytes: Vec<u8>, descriptor: Option<OwnedFd>, synced: bool| {
