@@ -1,3 +1,5 @@
+mod foil;
+
 use std::collections::BTreeSet;
 
 use super::*;
