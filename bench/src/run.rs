@@ -20,10 +20,10 @@ use crate::{memory, processes, say, syscalls};
 
 /// Descriptors for 10,000 connections through a proxy, where the machine allows it.
 const DESCRIPTORS: u64 = 200_000;
-/// Memory, system calls, starting and stopping take about so long.
-const FIXED: Duration = Duration::from_secs(260);
-/// Around the measured part of each run: start of the load, connections, warm-up.
-const AROUND_A_RUN: f64 = 0.62;
+/// Around the measured part of each run (start of the load, connections, warm-up, end), until it is known.
+const AROUND_A_RUN: f64 = 0.6;
+/// What is left of the time is not planned to the last second.
+const PLANNED: f64 = 0.95;
 
 /// Runs the bench.
 pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
@@ -180,18 +180,17 @@ impl Bench<'_> {
             rows::all().into_iter().filter(|row| rows::is_meant(&row.name, &self.args.rows)).collect();
         let n_runs: usize = rows.iter().map(|row| runners(row, peers).len()).sum();
         let repetitions = if self.args.quick { 1 } else { self.args.repetitions.max(1) };
-        let seconds = self.seconds(n_runs * repetitions);
-        report.facts.push(format!("{repetitions} repetitions of {n_runs} runs, {seconds:.2} s each"));
         report.timed =
             rows.into_iter().map(|row| Timed { row, runs: std::collections::BTreeMap::new() }).collect();
-        let mut longest = Duration::ZERO;
+        let mut around = AROUND_A_RUN;
         for repetition in 0..repetitions {
             let since = monotonic();
-            if repetition > 0 && (since - self.begun) + longest > self.budget() {
+            if repetition > 0 && since - self.begun > self.budget() {
                 report.missing.push(format!("only {repetition} repetitions: the time was used up"));
                 break;
             }
-            say(&format!("repetition {} of {repetitions}", repetition + 1));
+            let seconds = self.seconds(n_runs * (repetitions - repetition), around);
+            say(&format!("repetition {} of {repetitions}, {seconds:.2} s a run", repetition + 1));
             for place in 0..report.timed.len() {
                 let Some(row) = report.timed.get(place).map(|timed| timed.row.clone()) else { continue };
                 let mut runners = runners(&row, peers);
@@ -218,7 +217,8 @@ impl Bench<'_> {
                 }
                 say(&format!("  {:28}{line}", row.name));
             }
-            longest = longest.max(monotonic() - since);
+            report.facts.push(format!("repetition {}: {n_runs} runs, {seconds:.2} s each", repetition + 1));
+            around = (monotonic() - since).as_secs_f64() / count(n_runs) - seconds;
             // What has been measured is not lost if the rest is.
             save(self.args, report)?;
         }
@@ -226,11 +226,11 @@ impl Bench<'_> {
     }
 
     fn budget(&self) -> Duration {
-        Duration::try_from_secs_f64(self.args.budget * 60.0).unwrap_or(FIXED)
+        Duration::try_from_secs_f64(self.args.budget * 60.0).unwrap_or(Duration::MAX)
     }
 
-    /// How long one run may measure.
-    fn seconds(&self, n_runs: usize) -> f64 {
+    /// How long one of the runs that are left may measure.
+    fn seconds(&self, n_runs: usize, around: f64) -> f64 {
         if let Some(seconds) = self.args.seconds {
             return seconds.clamp(0.1, 60.0);
         }
@@ -238,9 +238,12 @@ impl Bench<'_> {
             return 0.4;
         }
         let left = self.budget().saturating_sub(monotonic() - self.begun).as_secs_f64();
-        let n_runs = crate::load::count(u64::try_from(n_runs.max(1)).unwrap_or(u64::MAX));
-        (left * 0.94 / n_runs - AROUND_A_RUN).clamp(0.4, 3.0)
+        (left * PLANNED / count(n_runs) - around).clamp(0.3, 3.0)
     }
+}
+
+fn count(n: usize) -> f64 {
+    crate::load::count(u64::try_from(n.max(1)).unwrap_or(u64::MAX))
 }
 
 /// Who runs a row.

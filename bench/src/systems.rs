@@ -129,7 +129,7 @@ impl Systems {
         let wrk = self.wrk.as_ref().context("wrk is not installed")?;
         let (pod, to) = self.world.way(peer, false);
         let mut command = self.world.program_in(pod, wrk)?;
-        let whole_seconds = format!("{:.0}", seconds.ceil().max(1.0));
+        let whole_seconds = format!("{:.0}", seconds.round().max(1.0));
         command.args(["-t1", "--latency", "-c", &connections.to_string(), "-d", &whole_seconds]);
         if close {
             command.args(["-H", "Connection: close"]);
