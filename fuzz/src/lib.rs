@@ -7,14 +7,11 @@ pub mod input;
 pub mod mesh;
 pub mod records;
 pub mod stream;
+mod support;
 
 /// The node's reading of a peer's headers, compiled from its source: it is private to the program.
 #[path = "../../node/src/baggage.rs"]
 #[allow(dead_code, reason = "only the reading side is fuzzed")]
 mod baggage;
-/// The certificates of the tunnel's own tests.
-#[path = "../../crates/hbone/tests/support/mod.rs"]
-#[allow(dead_code, reason = "its certificates and sockets are wanted")]
-mod support;
 #[path = "../../node/src/inbound/headers/text.rs"]
 mod text;
