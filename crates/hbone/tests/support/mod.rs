@@ -14,7 +14,7 @@ use rcgen::{
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 use tokio::net::{TcpListener, TcpStream};
 
 /// TLS of both sides, trusting each other.
@@ -70,6 +70,16 @@ impl rustls::client::danger::ServerCertVerifier for AnyName {
 }
 
 pub(crate) fn tls() -> Tls {
+    tls_of(&rustls::version::TLS13)
+}
+
+/// Configurations of client and server that speak TLS 1.2 only.
+pub(crate) fn tls12() -> (Arc<ClientConfig>, Arc<ServerConfig>) {
+    let tls = tls_of(&rustls::version::TLS12);
+    (tls.client, tls.server)
+}
+
+fn tls_of(version: &'static SupportedProtocolVersion) -> Tls {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let ca_key = KeyPair::generate().unwrap();
     let mut ca = CertificateParams::default();
@@ -94,7 +104,7 @@ pub(crate) fn tls() -> Tls {
     let mut roots = RootCertStore::empty();
     roots.add(ca_cert.der().clone()).unwrap();
     let roots = Arc::new(roots);
-    let versions = [&rustls::version::TLS13];
+    let versions = [version];
     let (chain, key) = leaf("spiffe://cluster.local/ns/default/sa/server");
     let verifier =
         WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone()).build().unwrap();
