@@ -20,6 +20,7 @@ pub(crate) use session::{RecordFault, Session};
 
 #[cfg(test)]
 pub(crate) mod testing {
+    pub(crate) use super::protection::Direction;
     pub(crate) use super::schedule::{Secret, Suite};
     pub(crate) use super::session::{Parts, Session};
 }

@@ -7,8 +7,10 @@ use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
 use rustls::{ConnectionTrafficSecrets, Error, ExtractedSecrets, ProtocolVersion};
 use rustls_pki_types::{CertificateDer, ServerName};
+use zeroize::Zeroizing;
 
 use super::capture::{Capture, Secrets};
+use super::protection::Direction;
 use super::schedule::{Secret, Suite};
 use super::{Records, Secured, Session};
 use crate::core::Role;
@@ -92,15 +94,10 @@ impl Library {
                     Role::Client => (server, client),
                     Role::Server => (client, server),
                 };
-                let secrets = Secret::new(suite, read).zip(Secret::new(suite, write));
-                let (read, write) = secrets.ok_or_else(no_secrets)?;
                 let ExtractedSecrets { tx: (sent, tx), rx: (received, rx) } = extracted;
-                if !(is_of(&read, &rx) && is_of(&write, &tx)) {
-                    return Err(no_secrets());
-                }
-                let session =
-                    Session::after_handshake(role, (read, received), (write, sent), records_per_key);
-                let mut session = session.ok_or_else(no_secrets)?;
+                let read = direction(suite, read, received, &rx).ok_or_else(no_secrets)?;
+                let write = direction(suite, write, sent, &tx).ok_or_else(no_secrets)?;
+                let mut session = Session::after_handshake(role, read, write, records_per_key);
                 session.set_carry(rest);
                 Records::Own(Box::new(session))
             }
@@ -297,15 +294,23 @@ fn no_secrets() -> Error {
     Error::General("traffic secrets do not match the connection".into())
 }
 
-/// Whether the key schedule leads from `secret` to the keys rustls uses.
-fn is_of(secret: &Secret, used: &ConnectionTrafficSecrets) -> bool {
+/// One direction from its traffic secret; `None` unless the key schedule leads from it to the keys rustls uses.
+fn direction(
+    suite: Suite,
+    secret: Zeroizing<Vec<u8>>,
+    sequence: u64,
+    used: &ConnectionTrafficSecrets,
+) -> Option<Direction> {
+    let secret = Secret::new(suite, secret)?;
     let (key, iv) = secret.material();
-    match used {
+    let same = match used {
         ConnectionTrafficSecrets::Aes128Gcm { key: k, iv: i }
         | ConnectionTrafficSecrets::Aes256Gcm { key: k, iv: i }
         | ConnectionTrafficSecrets::Chacha20Poly1305 { key: k, iv: i } => {
             k.as_ref() == key.as_slice() && i.as_ref() == iv
         }
         _ => false,
-    }
+    };
+    let keys = secret.keys_of(&key, iv).filter(|_| same)?;
+    Some(Direction::with_keys(secret, keys, sequence))
 }

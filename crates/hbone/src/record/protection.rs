@@ -68,6 +68,11 @@ impl Direction {
         Some(Self { keys: secret.keys()?, secret, sequence })
     }
 
+    /// The same where the keys have been derived.
+    pub(crate) fn with_keys(secret: Secret, keys: Keys, sequence: u64) -> Self {
+        Self { secret, keys, sequence }
+    }
+
     pub(crate) fn secret(&self) -> &Secret {
         &self.secret
     }

@@ -106,7 +106,12 @@ impl Secret {
 
     pub(crate) fn keys(&self) -> Option<Keys> {
         let (key, iv) = self.material();
-        let key = UnboundKey::new(self.suite.aead(), &key).ok()?;
+        self.keys_of(&key, iv)
+    }
+
+    /// The same from what [`Secret::material`] has given.
+    pub(crate) fn keys_of(&self, key: &[u8], iv: [u8; IV]) -> Option<Keys> {
+        let key = UnboundKey::new(self.suite.aead(), key).ok()?;
         Some(Keys { key: LessSafeKey::new(key), iv })
     }
 

@@ -5,7 +5,6 @@ use rustls::AlertDescription;
 use thiserror::Error;
 
 use super::protection::{CONTENT, Direction, HEADER, MAX_PAYLOAD, NoContent, RECORD, kind, record_length};
-use super::schedule::Secret;
 use crate::core::Role;
 use crate::live::codec::Malformed;
 
@@ -116,20 +115,13 @@ impl Session {
     /// The state of a connection that has just finished its handshake.
     pub(crate) fn after_handshake(
         role: Role,
-        read: (Secret, u64),
-        write: (Secret, u64),
+        read: Direction,
+        write: Direction,
         records_per_key: u64,
-    ) -> Option<Self> {
-        let parts = Parts {
-            role,
-            read: Direction::new(read.0, read.1)?,
-            write: Direction::new(write.0, write.1)?,
-            carry: Vec::new(),
-            message: Vec::new(),
-            idle: 0,
-            owes_update: false,
-        };
-        Some(Self::new(parts, records_per_key))
+    ) -> Self {
+        let parts =
+            Parts { role, read, write, carry: Vec::new(), message: Vec::new(), idle: 0, owes_update: false };
+        Self::new(parts, records_per_key)
     }
 
     /// Goes on from what was exported.

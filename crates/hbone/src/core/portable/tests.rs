@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::*;
 use crate::core::tests::epoch;
 use crate::core::{Action, Capacity, DATA_PAYLOAD};
-use crate::record::testing::{Parts, Secret, Session, Suite};
+use crate::record::testing::{Direction, Parts, Secret, Session, Suite};
 use crate::{Budgets, Settings};
 
 #[derive(Debug, Clone)]
@@ -82,8 +82,9 @@ impl End {
             Role::Client => (Core::client(settings.clone(), now), 1, 2),
             Role::Server => (Core::server(settings.clone(), now), 2, 1),
         };
-        let (read, write) = ((secret(read), 0), (secret(write), 0));
-        let session = Session::after_handshake(role, read, write, settings.records_per_key).unwrap();
+        let direction = |fill| Direction::new(secret(fill), 0).unwrap();
+        let session =
+            Session::after_handshake(role, direction(read), direction(write), settings.records_per_key);
         let (wire, unconsumed, seen, said) = (Vec::new(), BTreeMap::new(), Vec::new(), Vec::new());
         Self { core, session, wire, unconsumed, seen, said }
     }

@@ -6,7 +6,7 @@ use rustls::AlertDescription as Alert;
 use zeroize::Zeroizing;
 
 use super::*;
-use crate::record::schedule::Suite;
+use crate::record::schedule::{Secret, Suite};
 
 const SUITES: [Suite; 3] = [Suite::Aes128GcmSha256, Suite::Aes256GcmSha384, Suite::Chacha20Poly1305Sha256];
 
@@ -16,8 +16,8 @@ fn secret(suite: Suite, fill: u8) -> Secret {
 
 fn pair(suite: Suite, records_per_key: u64) -> (Session, Session) {
     let make = |role, read, write| {
-        let (read, write) = ((secret(suite, read), 0), (secret(suite, write), 0));
-        Session::after_handshake(role, read, write, records_per_key).unwrap()
+        let direction = |fill| Direction::new(secret(suite, fill), 0).unwrap();
+        Session::after_handshake(role, direction(read), direction(write), records_per_key)
     };
     (make(Role::Client, 1, 2), make(Role::Server, 2, 1))
 }
