@@ -5,7 +5,7 @@
 //!
 //! Start reading at [`client::connect`] and [`server::accept`]; a [`Tunnel`] that is up is usually handed to [`relay`]
 //! together with the application's socket. Below, in this order: `link` (the state of one connection), `driver` (its
-//! task), `core` (the protocol, without sockets and clock), `record` (TLS).
+//! task), `core` (the protocol, without sockets and clock), `record` (TLS), `live` (a connection taken out as a value).
 //!
 //! Invariants:
 //! - Everything of one connection lives on one thread, in a `LocalSet`; nothing is locked and nothing is `Send`.
