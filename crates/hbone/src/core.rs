@@ -33,6 +33,9 @@ use stream::Stream;
 /// Payload of a DATA frame that fills one TLS record of default size with its header.
 pub(crate) const DATA_PAYLOAD: usize = 16_384 - HEADER;
 
+/// An empty output up to this size is kept.
+const SMALL_BUFFER: usize = 4 << 10;
+
 /// How many streams that are over are remembered, to tell late frames from frames that were never right.
 const REMEMBERED: usize = 256;
 
@@ -298,6 +301,14 @@ impl Core {
     /// Streams that are not over.
     pub(crate) fn open_streams(&self) -> u32 {
         self.open_streams
+    }
+
+    /// Gives back what a burst has made large and nothing fills now.
+    pub(crate) fn let_go(&mut self) {
+        if self.out.is_empty() && self.out.capacity() > SMALL_BUFFER {
+            self.out = Vec::new();
+        }
+        self.over.shrink_to_fit();
     }
 
     /// When the peer last sent anything.

@@ -201,6 +201,7 @@ impl Driver {
         }
         let mut state = self.link.state.borrow_mut();
         let mut actions = Vec::new();
+        state.let_go();
         state.core.tick(now, &mut actions);
         if matches!(actions.last(), Some(Action::Ended(ConnectionEnd::PingTimeout))) {
             let peer = self.link.peer;

@@ -33,6 +33,9 @@ pub(crate) const MAX_OUTPUT: usize = 256 << 10;
 /// Output of the core above which it is sealed without waiting for the end of the tick.
 const EAGER: usize = 64 << 10;
 
+/// Empty buffers up to this size are kept.
+const SMALL_BUFFER: usize = 4 << 10;
+
 /// Streams whose table is kept when the last is over.
 const FEW: usize = 32;
 
@@ -307,6 +310,15 @@ impl State {
     fn note_sealed(&mut self, was_full: bool) {
         if was_full && !self.is_blocked() {
             self.wake_all();
+        }
+    }
+
+    /// Gives back what a burst has made large and nothing fills now. Called every few seconds.
+    pub(crate) fn let_go(&mut self) {
+        self.core.let_go();
+        if !self.is_blocked() && self.sealed.capacity() > SMALL_BUFFER {
+            self.sealed = Vec::new();
+            self.sent = 0;
         }
     }
 

@@ -285,3 +285,16 @@ fn a_stream_without_window_waits_alone() {
     assert_eq!(script.send(&window(3, 1000)).actions, ["window 3"]);
     assert_eq!(script.write(3, 16_000), 1000);
 }
+
+/// What a burst of output leaves behind goes back, what is still to be sent does not.
+#[test]
+fn output_of_a_burst_is_let_go() {
+    let mut script = Script::ready();
+    script.tunnel(1);
+    script.write(1, 16_000);
+    script.core.let_go();
+    assert_eq!(script.frames(), ["DATA 1 16000"]);
+    *script.core.output() = Vec::with_capacity(60_000);
+    script.core.let_go();
+    assert_eq!(script.core.output().capacity(), 0);
+}
