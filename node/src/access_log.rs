@@ -17,7 +17,7 @@ use tracing::Level;
 const TARGET: &str = "access";
 
 /// Time between two batches, unless one is full.
-const PAUSE: Duration = Duration::from_millis(20);
+pub(crate) const PAUSE: Duration = Duration::from_millis(20);
 
 /// Octets of a full batch.
 const MAX_BATCH: usize = 64 << 10;
@@ -163,7 +163,7 @@ impl AccessLog {
 
     /// Hands batches to the writer. A line after a pause goes at once; those that follow wait for each other, because
     /// each batch wakes the writer's thread. Runs for ever.
-    pub(crate) async fn hand_over(&self) {
+    pub(crate) async fn hand_over(&self, pause: Duration) {
         let mut next = Instant::now();
         loop {
             self.waiting.notified().await;
@@ -172,7 +172,7 @@ impl AccessLog {
                 let _ = tokio::time::timeout_at(next, self.full.notified()).await;
             }
             self.flush();
-            next = Instant::now() + PAUSE;
+            next = Instant::now() + pause;
         }
     }
 

@@ -14,6 +14,7 @@
 //! was going, and it has no identity.
 
 mod admit;
+mod established;
 mod headers;
 mod plaintext;
 mod tunnel;

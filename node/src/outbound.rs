@@ -28,22 +28,31 @@ use crate::access_log::{Direction, Failure};
 use crate::connections::{OutboundEntry, OutboundKey};
 use crate::context::{Facts, Who};
 use crate::failure::{Broken, ConnectionError};
-use crate::metrics::Security;
+use crate::metrics::{OpenSocket, Security};
 use crate::pods::proxy::{Accepted, PodProxy};
 use crate::record::{Endpoints, FromApplication, Joined, Record};
-use crate::relay;
+use crate::relay::{self, Relay};
 pub(crate) use tunnel::PoolKey;
 
 /// Carries one captured connection to its end.
 pub(crate) async fn serve(proxy: Rc<PodProxy>, accepted: Accepted) {
+    // What the way to the relay needs is large and short-lived: a box of its own.
+    let Some(mut established) = Box::pin(establish(&proxy, accepted)).await else { return };
+    let result = (&mut established.relay).await;
+    established.end(result.as_ref().copied());
+}
+
+/// Steps 1 to 5; whatever fails is told.
+async fn establish(proxy: &PodProxy, accepted: Accepted) -> Option<Established> {
     let captured = Captured::from(accepted);
     let (source, destination) = (captured.accepted.peer, captured.destination);
-    match captured.route(&proxy).await {
-        Ok(routed) => routed.carry(&proxy).await,
+    match captured.route(proxy).await {
+        Ok(routed) => routed.connect(proxy).await,
         Err(error) => {
             let text = error.to_string();
             let failure = Failure { text: &text, code: error.code() };
             proxy.thread.log.failed(source, destination, Direction::Outbound, failure);
+            None
         }
     }
 }
@@ -63,6 +72,15 @@ struct Routed {
     route: Route,
     record: Record,
     listed: OutboundEntry,
+}
+
+/// A connection whose bytes flow. This is all that an idle one holds beside its sockets.
+#[derive(Debug)]
+struct Established {
+    relay: Relay,
+    record: Record,
+    _listed: OutboundEntry,
+    _open: OpenSocket,
 }
 
 impl From<Accepted> for Captured {
@@ -123,9 +141,9 @@ impl Captured {
 }
 
 impl Routed {
-    async fn carry(self, proxy: &PodProxy) {
+    async fn connect(self, proxy: &PodProxy) -> Option<Established> {
         let Self { accepted, source, route, mut record, listed } = self;
-        let result = match &route.authority {
+        let relay = match &route.authority {
             Some(authority) => {
                 let request = headers::connect(authority, &source, &route, accepted.peer);
                 let opened = tokio::select! {
@@ -137,7 +155,7 @@ impl Routed {
                     Ok(tunnel) => {
                         let counters = Arc::new(hbone::Counters::default());
                         record.follow(Arc::new(FromApplication(Arc::clone(&counters))));
-                        relay::from_application(tunnel, accepted.stream, &counters).await
+                        Ok(relay::from_application(tunnel, accepted.stream, &counters))
                     }
                     Err(error) => Err(error),
                 }
@@ -146,14 +164,27 @@ impl Routed {
                 Ok(upstream) => {
                     let counts = Arc::new(net::ByteCounts::default());
                     record.follow(Arc::new(Joined(Arc::clone(&counts))));
-                    relay::joined(accepted.stream, upstream, &counts).await
+                    Ok(relay::joined(accepted.stream, upstream, &counts))
                 }
                 Err(error) => Err(ConnectionError::Dial(error)),
             },
         };
-        // Listed until its last line is written.
-        record.finish(result.as_ref().copied());
-        drop(listed);
+        match relay {
+            Ok(relay) => Some(Established { relay, record, _listed: listed, _open: accepted.open }),
+            Err(error) => {
+                // Listed until its last line is written.
+                record.finish(Err(&error));
+                drop(listed);
+                None
+            }
+        }
+    }
+}
+
+impl Established {
+    /// Step 7. Listed until the last line is written.
+    fn end(self, result: Result<(), &ConnectionError>) {
+        self.record.finish(result);
     }
 }
 

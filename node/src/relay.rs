@@ -7,49 +7,49 @@ use std::sync::Arc;
 
 use hbone::{Counters, RelayEnd, Tunnel, TunnelError};
 use net::{ByteCounts, RelayError};
-use runtime::tasks::apart;
+use runtime::tasks::{Apart, apart};
 use tokio::net::TcpStream;
 
 use crate::failure::{Broken, ConnectionError};
 
+/// A relay that has begun; dropping it cuts both legs.
+pub(crate) type Relay = Apart<Result<(), ConnectionError>>;
+
 /// The originator's socket and the tunnel to the destination.
-pub(crate) async fn from_application(
-    tunnel: Tunnel,
-    application: TcpStream,
-    counters: &Arc<Counters>,
-) -> Result<(), ConnectionError> {
-    match apart(hbone::relay(tunnel, application, counters)).await {
-        // What moved ends elsewhere.
-        RelayEnd::Clean | RelayEnd::Moved(_) => Ok(()),
-        RelayEnd::Broken(error @ TunnelError::AppRead(..)) => Err(ConnectionError::Sending(error.into())),
-        RelayEnd::Broken(error) => Err(ConnectionError::Receiving(error.into())),
-    }
+pub(crate) fn from_application(tunnel: Tunnel, application: TcpStream, counters: &Arc<Counters>) -> Relay {
+    let relay = hbone::relay(tunnel, application, counters);
+    apart(async move {
+        match relay.await {
+            // What moved ends elsewhere.
+            RelayEnd::Clean | RelayEnd::Moved(_) => Ok(()),
+            RelayEnd::Broken(error @ TunnelError::AppRead(..)) => Err(ConnectionError::Sending(error.into())),
+            RelayEnd::Broken(error) => Err(ConnectionError::Receiving(error.into())),
+        }
+    })
 }
 
 /// The tunnel from the originator and the destination's socket.
-pub(crate) async fn from_peer(
-    tunnel: Tunnel,
-    application: TcpStream,
-    counters: &Arc<Counters>,
-) -> Result<(), ConnectionError> {
-    match apart(hbone::relay(tunnel, application, counters)).await {
-        // What moved ends elsewhere.
-        RelayEnd::Clean | RelayEnd::Moved(_) => Ok(()),
-        RelayEnd::Broken(error @ TunnelError::AppRead(..)) => Err(ConnectionError::Receiving(error.into())),
-        RelayEnd::Broken(error) => Err(ConnectionError::Sending(error.into())),
-    }
+pub(crate) fn from_peer(tunnel: Tunnel, application: TcpStream, counters: &Arc<Counters>) -> Relay {
+    let relay = hbone::relay(tunnel, application, counters);
+    apart(async move {
+        match relay.await {
+            // What moved ends elsewhere.
+            RelayEnd::Clean | RelayEnd::Moved(_) => Ok(()),
+            RelayEnd::Broken(error @ TunnelError::AppRead(..)) => {
+                Err(ConnectionError::Receiving(error.into()))
+            }
+            RelayEnd::Broken(error) => Err(ConnectionError::Sending(error.into())),
+        }
+    })
 }
 
 /// Two sockets, the originator's first.
-pub(crate) async fn joined(
-    originator: TcpStream,
-    destination: TcpStream,
-    counts: &Arc<ByteCounts>,
-) -> Result<(), ConnectionError> {
+pub(crate) fn joined(originator: TcpStream, destination: TcpStream, counts: &Arc<ByteCounts>) -> Relay {
     let counts = Arc::clone(counts);
-    let joined = async move { net::relay(originator, destination, &counts).await };
-    apart(joined).await.map_err(|error| match error {
-        RelayError::A(error) => ConnectionError::Sending(Broken::Socket(error)),
-        RelayError::B(error) => ConnectionError::Receiving(Broken::Socket(error)),
+    apart(async move {
+        net::relay(originator, destination, &counts).await.map_err(|error| match error {
+            RelayError::A(error) => ConnectionError::Sending(Broken::Socket(error)),
+            RelayError::B(error) => ConnectionError::Receiving(Broken::Socket(error)),
+        })
     })
 }

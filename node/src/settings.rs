@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use net::socket::{DialOptions, Keepalive, ListenOptions, Transparent};
 
+use crate::access_log;
 use crate::config::{Config, DnsAddress, ResolverSettings};
 
 /// How long any TCP dial may take.
@@ -41,6 +42,8 @@ pub(crate) struct Settings {
     pub(crate) resolver: ResolverSettings,
     pub(crate) illegal_ports: Vec<u16>,
     pub(crate) drain_deadline: Duration,
+    /// Time between two batches of access log lines of a thread.
+    pub(crate) log_pause: Duration,
 }
 
 impl Settings {
@@ -88,6 +91,7 @@ impl Settings {
             resolver: config.resolver.clone(),
             illegal_ports: config.illegal_ports.iter().copied().collect(),
             drain_deadline: config.termination_deadline,
+            log_pause: access_log::PAUSE,
         }
     }
 

@@ -185,7 +185,8 @@ impl Node {
             arguments: String::new(),
         };
         let config = Config::load(&inputs).unwrap();
-        let settings = Arc::new(Settings::new(&config));
+        // A test asks for lines as soon as it has seen what they tell.
+        let settings = Arc::new(Settings { log_pause: Duration::ZERO, ..Settings::new(&config) });
         let tasks = TaskGroup::new("test");
         let (mesh_handle, change) = match discovery {
             None => scripted(name, world),

@@ -171,7 +171,7 @@ async fn run(waiting: oneshot::Receiver<Equipment>, mut work: mpsc::Receiver<Job
     let thread = Rc::new(Thread::new(equipment));
     let tasks = TaskGroup::new("traffic thread");
     let log = Rc::clone(&thread);
-    tasks.spawn_local("access log", async move { log.log.hand_over().await });
+    tasks.spawn_local("access log", async move { log.log.hand_over(log.settings.log_pause).await });
     while let Some(job) = work.recv().await {
         job(&thread);
     }

@@ -6,17 +6,21 @@
 mod apart;
 
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::thread;
 
 use parking_lot::Mutex;
+use pin_project_lite::pin_project;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
+use tokio_util::future::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use apart::apart;
+pub use apart::{Apart, apart};
 
 /// Why a group failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -140,10 +144,8 @@ impl TaskGroup {
         future: F,
     ) -> impl Future<Output = ()> + use<F> {
         self.shared.alive.fetch_add(1, Ordering::Relaxed);
-        let watcher = Watcher { group: self.clone(), task };
-        async move {
-            watcher.group.shared.cancelled.run_until_cancelled(future).await;
-        }
+        let future = future.with_cancellation_token_owned(self.shared.cancelled.clone());
+        Watched { future, _watcher: Watcher { group: self.clone(), task } }
     }
 
     /// Records a failure (the first one counts) and tells the parents.
@@ -199,6 +201,23 @@ impl TaskGroup {
         self.shared.tracker.wait().await;
         self.shared.tracker.reopen();
         self.failure().map_or(Ok(()), Err)
+    }
+}
+
+pin_project! {
+    /// A task with its watcher. An `async` block around the task would hold it twice: as it was given, and as it runs.
+    struct Watched<F> {
+        #[pin]
+        future: F,
+        _watcher: Watcher,
+    }
+}
+
+impl<F: Future> Future for Watched<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        self.project().future.poll(context).map(|_| ())
     }
 }
 

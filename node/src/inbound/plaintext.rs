@@ -8,11 +8,11 @@ use std::sync::Arc;
 use state::{InboundRefusal, Workload};
 
 use super::admit::{self, Asking};
+use super::established::{Established, while_allowed};
 use crate::access_log::Direction;
-use crate::connections::InboundEntry;
 use crate::context::{Facts, Who};
 use crate::failure::ConnectionError;
-use crate::metrics::Security;
+use crate::metrics::{OpenSocket, Security};
 use crate::outbound::captured_destination;
 use crate::pods::proxy::{Accepted, PodProxy};
 use crate::record::{Endpoints, Joined, Record};
@@ -20,10 +20,20 @@ use crate::relay;
 
 /// Carries one captured connection to its end.
 pub(crate) async fn serve(proxy: Rc<PodProxy>, accepted: Accepted) {
+    // What the way to the relay needs is large and short-lived: a box of its own.
+    let Some((mut established, _open)) = Box::pin(establish(&proxy, accepted)).await else { return };
+    let result = established.ended().await;
+    established.finish(result.as_ref().copied());
+}
+
+async fn establish(proxy: &PodProxy, accepted: Accepted) -> Option<(Established, OpenSocket)> {
     let destination = captured_destination(&accepted);
-    let local = match find(&proxy, destination).await {
+    let local = match find(proxy, destination).await {
         Ok(local) => local,
-        Err(error) => return super::refused(&proxy, accepted.peer, destination, &error),
+        Err(error) => {
+            super::refused(proxy, accepted.peer, destination, &error);
+            return None;
+        }
     };
     let mesh = proxy.thread.mesh.current();
     let source = mesh.source_workload(accepted.peer.ip(), None).cloned();
@@ -38,14 +48,28 @@ pub(crate) async fn serve(proxy: Rc<PodProxy>, accepted: Accepted) {
     let endpoints = Endpoints { source: accepted.peer, destination, hbone: None };
     let mut record = Record::open(&proxy.thread, facts, endpoints, accepted.since);
     let asking = Asking { source: accepted.peer, identity: None, target: destination, forwarded_host: None };
-    let result = match admit::by_policy(&proxy, &local, asking).await {
-        Ok(entry) => deliver(&proxy, accepted, destination, &entry, &mut record).await,
-        Err(error) => {
-            drop(accepted);
-            Err(error)
-        }
+    let Accepted { stream, peer, transparent, open, .. } = accepted;
+    let source = transparent.then_some(peer.ip());
+    let dialed = match admit::by_policy(proxy, &local, asking).await {
+        Ok(entry) => while_allowed(&entry, proxy.dial(destination, source)).await.and_then(|dialed| {
+            let application = dialed.map_err(ConnectionError::Application)?;
+            Ok((entry, application))
+        }),
+        Err(error) => Err(error),
     };
-    record.finish(result.as_ref().copied());
+    match dialed {
+        Ok((entry, application)) => {
+            let counts = Arc::new(net::ByteCounts::default());
+            record.follow(Arc::new(Joined(Arc::clone(&counts))));
+            let relay = relay::joined(stream, application, &counts);
+            Some((Established { relay, record, entry }, open))
+        }
+        Err(error) => {
+            drop(stream);
+            record.finish(Err(&error));
+            None
+        }
+    }
 }
 
 async fn find(proxy: &PodProxy, destination: SocketAddr) -> Result<Arc<Workload>, ConnectionError> {
@@ -53,27 +77,4 @@ async fn find(proxy: &PodProxy, destination: SocketAddr) -> Result<Arc<Workload>
         return Err(ConnectionError::NotAdmitted(InboundRefusal::SelfCall));
     }
     proxy.local_workload().await
-}
-
-async fn deliver(
-    proxy: &PodProxy,
-    accepted: Accepted,
-    destination: SocketAddr,
-    entry: &InboundEntry,
-    record: &mut Record,
-) -> Result<(), ConnectionError> {
-    let carried = async {
-        let source = accepted.transparent.then_some(accepted.peer.ip());
-        let application = proxy.dial(destination, source).await;
-        let application = application.map_err(ConnectionError::Application)?;
-        let counts = Arc::new(net::ByteCounts::default());
-        record.follow(Arc::new(Joined(Arc::clone(&counts))));
-        relay::joined(accepted.stream, application, &counts).await
-    };
-    // Dropping the transfer closes both sides.
-    tokio::select! {
-        biased;
-        () = entry.disallowed() => Err(ConnectionError::PolicyChanged),
-        result = carried => result,
-    }
 }

@@ -1,6 +1,8 @@
 //! HBONE (data-path 5): connections, and the requests on them.
 
+use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -8,9 +10,10 @@ use hbone::{ErrorCode, IncomingConnect, ServerConnection, TunnelError};
 use identity::{SpiffeId, peer_identity};
 use state::{Admission, Authority, Workload};
 use tokio::time::Instant;
-use tracing::Instrument as _;
+use tracing::{Instrument as _, Span};
 
 use super::admit::{self, Asking};
+use super::established::{Established, while_allowed};
 use super::headers::Headers;
 use crate::access_log::Direction;
 use crate::baggage;
@@ -20,7 +23,7 @@ use crate::failure::{Broken, ConnectionError, Told};
 use crate::metrics::Security;
 use crate::pods::proxy::{Accepted, PodProxy};
 use crate::record::{Endpoints, FromPeer, Record};
-use crate::relay;
+use crate::relay::{self, Relay};
 
 /// Serves one HBONE connection until it ends.
 pub(crate) async fn serve(proxy: Rc<PodProxy>, accepted: Accepted) {
@@ -33,7 +36,7 @@ pub(crate) async fn serve(proxy: Rc<PodProxy>, accepted: Accepted) {
     let transparent = accepted.transparent;
     let Accepted { stream, open, .. } = accepted;
     let _open = open;
-    let connection = match secure(&proxy, stream).await {
+    let connection = match Box::pin(secure(&proxy, stream)).await {
         Ok(connection) => connection,
         Err(error) => return super::refused(&proxy, peer, local, &error),
     };
@@ -84,7 +87,8 @@ async fn requests(proxy: &Rc<PodProxy>, connection: &ServerConnection, link: &Rc
             request = connection.next() => request,
         };
         let Some(request) = request else { return };
-        let (proxy, link, guard) = (Rc::clone(proxy), Rc::clone(link), drain.guard());
+        let guard = drain.guard();
+        let establishing = Box::pin(establish(Rc::clone(proxy), Rc::clone(link), request));
         let tasks = proxy.shared.connections.clone();
         let cut = drain.clone();
         tasks.spawn_local("tunnel", async move {
@@ -93,34 +97,46 @@ async fn requests(proxy: &Rc<PodProxy>, connection: &ServerConnection, link: &Rc
             tokio::select! {
                 biased;
                 () = cut.cut() => {}
-                () = tunnel(&proxy, &link, request) => {}
+                () = tunnel(establishing) => {}
             }
         });
     }
 }
 
-/// Steps 2 to 7 for one request.
-async fn tunnel(proxy: &Rc<PodProxy>, link: &Link, request: IncomingConnect) {
+/// Steps 2 to 7 for one request. What the way to the relay needs is large and short-lived: a box of its own.
+async fn tunnel<F: Future<Output = (Option<Established>, Span)>>(establishing: Pin<Box<F>>) {
+    let (Some(mut established), span) = establishing.await else { return };
+    let result = established.ended().await;
+    span.in_scope(|| established.finish(result.as_ref().copied()));
+}
+
+/// Steps 2 to 5; whatever fails is answered and told.
+async fn establish(
+    proxy: Rc<PodProxy>,
+    link: Rc<Link>,
+    request: IncomingConnect,
+) -> (Option<Established>, Span) {
+    let (proxy, link) = (&*proxy, &*link);
     let since = Instant::now();
     let headers = Headers::read(&request, proxy.thread.settings.response_baggage);
     let span = match headers.trace {
         Some(id) => tracing::debug_span!("inbound", id = format_args!("{id:032x}"), peer = %link.peer),
         None => tracing::debug_span!("inbound", peer = %link.peer),
     };
-    async {
+    let established = async {
         match admitted(proxy, link, &request, &headers).await {
             Ok((local, authority, admission)) => {
                 let counted = count(proxy, link, &local, &authority, &admission, headers, since);
-                counted.carry(proxy, link, local, admission, request).await;
+                counted.connect(proxy, link, local, admission, request).await
             }
             Err(error) => {
                 super::refused(proxy, link.peer, link.local, &error);
                 answer(request, &error);
+                None
             }
         }
-    }
-    .instrument(span)
-    .await;
+    };
+    (established.instrument(span.clone()).await, span)
 }
 
 /// Steps 2 and 3.
@@ -173,15 +189,15 @@ fn count(
 }
 
 impl Counted {
-    /// Steps 4 to 7.
-    async fn carry(
+    /// Steps 4 and 5, and the answer.
+    async fn connect(
         self,
         proxy: &PodProxy,
         link: &Link,
         local: Arc<Workload>,
         admission: Admission,
         request: IncomingConnect,
-    ) {
+    ) -> Option<Established> {
         let Self { mut record, forwarded_host } = self;
         let asking = Asking {
             source: link.peer,
@@ -189,25 +205,29 @@ impl Counted {
             target: admission.target,
             forwarded_host,
         };
-        let result = match admit::by_policy(proxy, &local, asking).await {
+        let relay = match admit::by_policy(proxy, &local, asking).await {
             Ok(entry) => {
-                // Dropping the transfer resets the stream and closes the application's socket.
-                tokio::select! {
-                    biased;
-                    () = entry.disallowed() => Err(ConnectionError::PolicyChanged),
-                    result = deliver(proxy, link, &local, &admission, request, &mut record) => result,
-                }
+                // Dropping the request resets its stream.
+                let delivered = deliver(proxy, link, &local, &admission, request, &mut record);
+                let delivered = while_allowed(&entry, delivered).await;
+                delivered.and_then(|relay| Ok((entry, relay?)))
             }
             Err(error) => {
                 answer(request, &error);
                 Err(error)
             }
         };
-        record.finish(result.as_ref().copied());
+        match relay {
+            Ok((entry, relay)) => Some(Established { relay, record, entry }),
+            Err(error) => {
+                record.finish(Err(&error));
+                None
+            }
+        }
     }
 }
 
-/// Steps 5 and 6.
+/// Dials the application, answers, and starts the relay.
 async fn deliver(
     proxy: &PodProxy,
     link: &Link,
@@ -215,7 +235,7 @@ async fn deliver(
     admission: &Admission,
     request: IncomingConnect,
     record: &mut Record,
-) -> Result<(), ConnectionError> {
+) -> Result<Relay, ConnectionError> {
     let source = link.transparent.then_some(link.peer.ip());
     // The client may lose patience while the application is dialled.
     let dialed = tokio::select! {
@@ -241,7 +261,7 @@ async fn deliver(
     };
     let counters = Arc::new(hbone::Counters::default());
     record.follow(Arc::new(FromPeer(Arc::clone(&counters))));
-    relay::from_peer(tunnel, application, &counters).await
+    Ok(relay::from_peer(tunnel, application, &counters))
 }
 
 /// Tells the peer; without a status the stream is reset.
@@ -249,5 +269,19 @@ fn answer(request: IncomingConnect, error: &ConnectionError) {
     match error.told() {
         Told::Status(status) => request.refuse(status),
         Told::Cut => drop(request),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_tunnel_is_small() {
+        fn size<A, F>(_: fn(A) -> F) -> usize {
+            size_of::<F>()
+        }
+        let size = size(tunnel::<std::future::Ready<(Option<Established>, Span)>>);
+        assert!(size <= 640, "{size} octets");
     }
 }

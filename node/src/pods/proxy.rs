@@ -250,3 +250,20 @@ pub(crate) async fn dial_from(
 fn local_address(listener: &TcpListener) -> String {
     listener.local_addr().map(|address| address.to_string()).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{inbound, outbound};
+
+    fn size<F>(_: fn(Rc<PodProxy>, Accepted) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// What a connection needs on its way to the relay, it must not keep while it is idle.
+    #[test]
+    fn a_connection_that_is_established_is_small() {
+        let sizes = [size(outbound::serve), size(inbound::serve_plaintext), size(inbound::serve_hbone)];
+        assert!(sizes.iter().all(|size| *size <= 640), "octets of outbound, plaintext, HBONE: {sizes:?}");
+    }
+}
