@@ -66,6 +66,11 @@ impl Default for Limits {
 
 /// Who signs: the CA client, or a test.
 pub(crate) trait Issuer: Send + Sync + 'static {
+    /// Waits until asking can succeed: a node that joins has to prove itself first.
+    fn ready(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
     /// Asks for a certificate of `id`.
     fn issue<'a>(&'a self, id: &'a SpiffeId) -> BoxFuture<'a, Result<WorkloadCertificate, CertificateError>>;
 }
@@ -175,8 +180,14 @@ impl Drop for Hold {
 }
 
 impl Worker {
-    /// Fetches what is due until every handle is gone, then waits for what is under way.
+    /// Waits for the issuer, then fetches what is due until every handle is gone, then waits for what is under way.
     pub(crate) async fn run(mut self) {
+        let issuer = self.issuer.clone();
+        tokio::select! {
+            biased;
+            _ = self.open.changed() => return,
+            () = issuer.ready() => {}
+        }
         let mut running = FuturesUnordered::new();
         loop {
             let next = loop {

@@ -84,6 +84,10 @@ impl CaClient {
 }
 
 impl Issuer for CaClient {
+    fn ready(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.endpoint.joined())
+    }
+
     fn issue<'a>(&'a self, id: &'a SpiffeId) -> BoxFuture<'a, Result<WorkloadCertificate, CertificateError>> {
         Box::pin(self.ask(id))
     }

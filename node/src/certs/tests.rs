@@ -19,6 +19,7 @@ struct SlowCa {
     most: AtomicUsize,
     failing: Mutex<HashMap<String, usize>>,
     gate: Option<Semaphore>,
+    joins_after: Duration,
 }
 
 impl SlowCa {
@@ -33,6 +34,7 @@ impl SlowCa {
             most: AtomicUsize::new(0),
             failing: Mutex::default(),
             gate: None,
+            joins_after: Duration::ZERO,
         }
     }
 
@@ -65,6 +67,10 @@ impl SlowCa {
 }
 
 impl Issuer for SlowCa {
+    fn ready(&self) -> BoxFuture<'_, ()> {
+        Box::pin(tokio::time::sleep(self.joins_after))
+    }
+
     fn issue<'a>(&'a self, id: &'a SpiffeId) -> BoxFuture<'a, Result<WorkloadCertificate, CertificateError>> {
         Box::pin(self.sign(id))
     }
@@ -112,6 +118,20 @@ impl World {
             .find(|managed| managed.identity == id(name))
             .map(|managed| managed.state)
     }
+}
+
+// Whoever asks before the node has joined waits for it, within the limit of every first certificate.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_asked_for_before_the_node_has_joined() {
+    let world = World::new(|ca, _| ca.joins_after = Duration::from_secs(15));
+    let (early, late) = (id("early"), id("late"));
+    world.manager.prefetch([early.clone()]);
+    let refused = world.manager.certificate(&early, Priority::RealTime).await.unwrap_err();
+    assert_eq!(refused.code(), "identity-first-wait");
+    assert!(matches!(world.state("early"), Some(CertificateState::Initializing)));
+    assert!(world.ca.calls().is_empty());
+    world.manager.certificate(&late, Priority::RealTime).await.unwrap();
+    assert_eq!(world.ca.calls(), ["early", "late"]);
 }
 
 // A-MI-03, CO-11.3: one call for all, the same object for all.
