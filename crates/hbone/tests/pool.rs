@@ -225,20 +225,23 @@ fn idle_connections_are_released() {
         let mut long = echo.open(&pool, 1).await;
         finish(echo.open(&pool, 1).await).await;
         finish(echo.open(&pool, 1).await).await;
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        // What falls idle later tells that the time of the first would be over.
+        finish(echo.open(&pool, 2).await).await;
+        eventually("the idle one is released", || echo.ends.borrow().len() == 2).await;
         echo_once(&mut long).await;
-        assert_eq!(echo.ends.borrow().len(), 1, "nothing closes while a stream lives");
+        assert_eq!(echo.ends.borrow().len(), 2, "nothing closes while a stream lives");
+        assert_eq!(pool.connections(), 1);
         let mut more = Vec::new();
         for _ in 0..4 {
             more.push(echo.open(&pool, 1).await);
         }
-        assert_eq!(echo.dials.get(), 3);
+        assert_eq!(echo.dials.get(), 4);
         for tunnel in more {
             finish(tunnel).await;
         }
-        eventually("the second is released", || echo.ends.borrow().len() == 2).await;
+        eventually("the second is released", || echo.ends.borrow().len() == 3).await;
         finish(long).await;
-        eventually("the first is released", || echo.ends.borrow().len() == 3).await;
+        eventually("the first is released", || echo.ends.borrow().len() == 4).await;
     });
 }
 
