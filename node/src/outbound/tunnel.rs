@@ -12,11 +12,12 @@ use crate::certs::Priority;
 use crate::failure::ConnectionError;
 use crate::pods::proxy::{PodProxy, dial_from};
 
-/// Requests that may share a connection.
+/// Requests that may share a connection (data-path 4.4).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct PoolKey {
     source: SpiffeId,
-    source_ip: Option<IpAddr>,
+    /// The application's address: those of one pod's families do not share.
+    source_ip: IpAddr,
     /// In order.
     expected: Vec<SpiffeId>,
     next_hop: SocketAddr,
@@ -26,12 +27,13 @@ pub(crate) struct PoolKey {
 pub(super) async fn open(
     proxy: &PodProxy,
     source: &Workload,
+    client: IpAddr,
     route: &Route,
     request: ConnectRequest,
 ) -> Result<Tunnel, ConnectionError> {
     let key = PoolKey {
         source: source.identity.clone(),
-        source_ip: source.addresses.first().copied(),
+        source_ip: client,
         expected: route.expected.clone(),
         next_hop: route.next_hop,
     };
