@@ -64,8 +64,12 @@ pub(crate) fn run(args: &TunnelArgs) -> anyhow::Result<()> {
 
 #[expect(clippy::disallowed_methods, reason = "the baseline has no life cycle: it is killed")]
 fn go(task: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
-    // A connection that breaks is seen by the load tool.
-    drop(tokio::spawn(task));
+    // A connection that breaks is counted by the load tool; here is why.
+    drop(tokio::spawn(async {
+        if let Err(error) = task.await {
+            crate::say(&format!("{error:#}"));
+        }
+    }));
 }
 
 fn files(
@@ -111,7 +115,7 @@ async fn near(args: &TunnelArgs) -> anyhow::Result<()> {
         tunnels.push(tunnel);
     }
     let next = AtomicUsize::new(0);
-    let listener = TcpListener::bind(args.listen).await?;
+    let listener = listen(args.listen).await?;
     loop {
         let (socket, _) = listener.accept().await?;
         socket.set_nodelay(true)?;
@@ -126,6 +130,13 @@ async fn near(args: &TunnelArgs) -> anyhow::Result<()> {
             relay(socket, send, response.into_body()).await
         });
     }
+}
+
+/// 1,000 connections come at once: with a short backlog the kernel answers by cookies and resets some.
+async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(address).await?;
+    rustix::net::listen(&listener, 16_384)?;
+    Ok(listener)
 }
 
 /// The far end may still be starting.
@@ -150,7 +161,7 @@ async fn far(args: &TunnelArgs) -> anyhow::Result<()> {
         .with_single_cert(chain, key)?;
     config.alpn_protocols = vec![b"h2".to_vec()];
     let acceptor = TlsAcceptor::from(Arc::new(config));
-    let listener = TcpListener::bind(args.listen).await?;
+    let listener = listen(args.listen).await?;
     let to = args.to;
     loop {
         let (socket, _) = listener.accept().await?;
@@ -163,6 +174,8 @@ async fn far(args: &TunnelArgs) -> anyhow::Result<()> {
                 .initial_connection_window_size(CONNECTION_WINDOW)
                 .max_frame_size(FRAME)
                 .max_concurrent_streams(100_000)
+                .max_pending_accept_reset_streams(100_000)
+                .max_local_error_reset_streams(None)
                 .handshake::<_, Bytes>(stream)
                 .await?;
             while let Some(request) = tunnel.accept().await {
