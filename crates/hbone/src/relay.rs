@@ -31,6 +31,8 @@ const PAYLOAD: usize = FRAME + frame::HEADER;
 
 /// Reads in a row before the other tasks of the thread get a turn.
 const TURNS: usize = 4;
+/// DATA frames that a read may fill at least: a message of 64 KiB leaves in one piece, and not its last octets alone.
+const FIRST: usize = 5;
 
 /// Bytes moved by one relay, exact at any moment and readable from any thread.
 #[derive(Debug, Default)]
@@ -86,7 +88,7 @@ pub fn relay(
     tunnel.cell.attach(app.clone(), counters.clone());
     // A tunnel that was moved here may have ended its direction before.
     let app_ended = !tunnel.cell.is_broken() && tunnel.link.state.borrow().core.sent_all(tunnel.cell.id);
-    Relay { tunnel, app, counters: counters.clone(), slots: 1, app_ended, cut: None, fin_sent: false }
+    Relay { tunnel, app, counters: counters.clone(), slots: FIRST, app_ended, cut: None, fin_sent: false }
 }
 
 struct Relay {
@@ -237,8 +239,11 @@ impl Relay {
                 let frames = payload_lengths(read).map(|payload| frame::HEADER + payload);
                 link.send_slots(&mut state, slots, frames, &mut scratch.sealed);
             }
-            self.slots =
-                if read < wanted { read.div_ceil(DATA_PAYLOAD) } else { (self.slots * 2).min(SLOTS) };
+            self.slots = if read < wanted {
+                read.div_ceil(DATA_PAYLOAD).max(FIRST)
+            } else {
+                (self.slots * 2).min(SLOTS)
+            };
             Pumped::More
         })
     }
