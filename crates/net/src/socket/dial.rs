@@ -1,6 +1,7 @@
 //! Outgoing TCP connections.
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsRawFd as _;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::net::{TcpSocket, TcpStream};
@@ -92,5 +93,25 @@ fn bind_foreign(socket: &Socket, source: IpAddr, target: SocketAddr) -> Result<(
         IpAddr::V6(_) => socket.set_ip_transparent_v6(true),
     };
     options.map_err(SourceFallback::Options)?;
+    // Best effort: without it one source could have no more connections than there are ports.
+    let _ = choose_port_when_connecting(socket);
     socket.bind(&SockAddr::from(SocketAddr::new(source, 0))).map_err(SourceFallback::Bind)
+}
+
+/// Has a bind to port 0 fix the address only; the port is chosen with the connection, when it needs to differ only from
+/// those of other connections to the same target (`IP_BIND_ADDRESS_NO_PORT`, both address families).
+fn choose_port_when_connecting(socket: &Socket) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    let size = libc::socklen_t::try_from(size_of_val(&on)).map_err(io::Error::other)?;
+    // SAFETY: the descriptor is open for the whole call, and the kernel reads `size` octets of `on`, which lives longer.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_BIND_ADDRESS_NO_PORT,
+            (&raw const on).cast(),
+            size,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
