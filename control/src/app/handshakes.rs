@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::task::AbortHandle;
+use tokio::sync::oneshot;
 
 /// The handshakes of one port. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -21,8 +21,8 @@ pub(super) struct Handshakes {
 struct Running {
     count: usize,
     next: u64,
-    /// By address, then in the order they began.
-    by_peer: HashMap<IpAddr, BTreeMap<u64, Option<AbortHandle>>>,
+    /// By address, then in the order they began; dropping one tells its place.
+    by_peer: HashMap<IpAddr, BTreeMap<u64, oneshot::Sender<()>>>,
 }
 
 /// A place among the running handshakes, free again when dropped.
@@ -31,6 +31,7 @@ pub(super) struct Place {
     handshakes: Handshakes,
     peer: IpAddr,
     id: u64,
+    held: oneshot::Receiver<()>,
 }
 
 impl Handshakes {
@@ -42,63 +43,51 @@ impl Handshakes {
     /// A place for a newcomer.
     pub(super) fn enter(&self, peer: IpAddr) -> Place {
         let peer = peer.to_canonical();
-        let (id, evicted) = {
-            let mut running = self.running.lock();
-            let evicted = if running.count >= self.limit { running.evict() } else { None };
-            (running.add(peer), evicted)
-        };
-        // Not under the lock: what is aborted gives its place back.
-        if let Some(evicted) = evicted {
-            evicted.abort();
-        }
-        Place { handshakes: self.clone(), peer, id }
-    }
-
-    /// Says how the handshake of a place can be ended; at once if it has lost its place already.
-    pub(super) fn endable(&self, (peer, id): (IpAddr, u64), handle: AbortHandle) {
+        let (holder, held) = oneshot::channel();
         let mut running = self.running.lock();
-        match running.by_peer.get_mut(&peer).and_then(|of_peer| of_peer.get_mut(&id)) {
-            Some(place) => *place = Some(handle),
-            None => handle.abort(),
+        if running.count >= self.limit {
+            running.evict();
         }
+        let id = running.add(peer, holder);
+        Place { handshakes: self.clone(), peer, id, held }
     }
 }
 
 impl Running {
-    fn add(&mut self, peer: IpAddr) -> u64 {
+    fn add(&mut self, peer: IpAddr, holder: oneshot::Sender<()>) -> u64 {
         let id = self.next;
         self.next += 1;
         self.count += 1;
-        self.by_peer.entry(peer).or_default().insert(id, None);
+        self.by_peer.entry(peer).or_default().insert(id, holder);
         id
     }
 
-    fn remove(&mut self, peer: IpAddr, id: u64) -> Option<AbortHandle> {
-        let of_peer = self.by_peer.get_mut(&peer)?;
-        let removed = of_peer.remove(&id);
+    fn remove(&mut self, peer: IpAddr, id: u64) {
+        let Some(of_peer) = self.by_peer.get_mut(&peer) else { return };
+        self.count -= usize::from(of_peer.remove(&id).is_some());
         if of_peer.is_empty() {
             self.by_peer.remove(&peer);
         }
-        self.count -= usize::from(removed.is_some());
-        removed.flatten()
     }
 
     /// The oldest of the busiest address; of equally busy ones, of the one whose oldest is older.
-    fn evict(&mut self) -> Option<AbortHandle> {
+    fn evict(&mut self) {
         let oldest = |of_peer: &BTreeMap<u64, _>| of_peer.keys().next().copied();
         let busiest = self.by_peer.iter().filter_map(|(peer, of_peer)| {
             let id = oldest(of_peer)?;
             Some(((of_peer.len(), std::cmp::Reverse(id)), *peer, id))
         });
-        let (_, peer, id) = busiest.max_by_key(|(rank, ..)| *rank)?;
-        self.remove(peer, id)
+        if let Some((_, peer, id)) = busiest.max_by_key(|(rank, ..)| *rank) {
+            self.remove(peer, id);
+        }
     }
 }
 
 impl Place {
-    /// What [`Handshakes::endable`] knows it by.
-    pub(super) fn key(&self) -> (IpAddr, u64) {
-        (self.peer, self.id)
+    /// Resolves when the place has been given to a newcomer.
+    pub(super) async fn lost(&mut self) {
+        // Nothing is ever sent: the end of the channel is the message.
+        _ = (&mut self.held).await;
     }
 }
 
@@ -110,6 +99,8 @@ impl Drop for Place {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt as _;
+
     use super::*;
 
     fn ip(last: u8) -> IpAddr {
@@ -122,52 +113,35 @@ mod tests {
         running.by_peer.iter().map(|(peer, of_peer)| (*peer, of_peer.len())).collect()
     }
 
-    #[tokio::test]
-    async fn who_opens_many_ends_only_their_own() {
-        let group = runtime::tasks::TaskGroup::new("test");
+    fn is_lost(place: &mut Place) -> bool {
+        place.lost().now_or_never().is_some()
+    }
+
+    #[test]
+    fn who_opens_many_ends_only_their_own() {
         let handshakes = Handshakes::new(4);
-        let begin = |peer| {
-            let place = handshakes.enter(peer);
-            let key = place.key();
-            let handle = group.spawn("handshake", async move {
-                let _place = place;
-                std::future::pending::<()>().await;
-            });
-            handshakes.endable(key, handle.clone());
-            handle
-        };
-        let honest = begin(ip(1));
-        let flood: Vec<_> = (0..10).map(|_| begin(ip(2))).collect();
+        let mut honest = handshakes.enter(ip(1));
+        let mut flood: Vec<_> = (0..10).map(|_| handshakes.enter(ip(2))).collect();
         assert_eq!(counts(&handshakes), [(ip(1), 1), (ip(2), 3)].into());
-        let another = begin(ip(3));
+        let mut another = handshakes.enter(ip(3));
         assert_eq!(counts(&handshakes), [(ip(1), 1), (ip(2), 2), (ip(3), 1)].into());
-        tokio::time::timeout(std::time::Duration::from_secs(10), async {
-            while flood.iter().filter(|handle| handle.is_finished()).count() < 8 {
-                tokio::task::yield_now().await;
-            }
-        })
-        .await
-        .unwrap();
         // The last two of the flood are the youngest.
-        assert!(flood[..8].iter().all(AbortHandle::is_finished));
-        assert!(!honest.is_finished() && !another.is_finished() && !flood[9].is_finished());
-        group.cancel();
-        group.join().await.unwrap();
+        let lost: Vec<_> = flood.iter_mut().map(is_lost).collect();
+        assert_eq!(lost, (0..10).map(|n| n < 8).collect::<Vec<_>>());
+        assert!(!is_lost(&mut honest) && !is_lost(&mut another));
+        drop((honest, flood, another));
         assert_eq!(counts(&handshakes), BTreeMap::new());
     }
 
     #[test]
-    fn a_handshake_that_lost_its_place_before_it_began_ends() {
-        let event_loop = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        event_loop.block_on(async {
-            let handshakes = Handshakes::new(1);
-            let first = handshakes.enter(ip(1));
-            let _second = handshakes.enter(ip(1));
-            let group = runtime::tasks::TaskGroup::new("test");
-            let handle = group.spawn("handshake", std::future::pending());
-            handshakes.endable(first.key(), handle.clone());
-            group.join().await.unwrap();
-            assert!(handle.is_finished());
-        });
+    fn a_place_is_free_again_once_its_handshake_is_over() {
+        let handshakes = Handshakes::new(1);
+        drop(handshakes.enter(ip(1)));
+        let mut first = handshakes.enter(ip(1));
+        assert!(!is_lost(&mut first));
+        let mut second = handshakes.enter(ip(1));
+        assert!(is_lost(&mut first) && !is_lost(&mut second));
+        drop(first);
+        assert!(!is_lost(&mut second), "what has lost its place takes nobody else's");
     }
 }

@@ -210,12 +210,10 @@ fn secured(
             match accepted {
                 Ok((stream, address)) => {
                     let place = under_way.enter(address.ip());
-                    let key = place.key();
                     let (authority, ready) = (authority.clone(), ready.clone());
-                    let handshake = handshakes.spawn("tls handshake", async move {
+                    handshakes.spawn("tls handshake", async move {
                         secure(authority, stream, address, ready, place).await;
                     });
-                    under_way.endable(key, handshake);
                 }
                 Err(error) => {
                     if let Some(unreported) = failures.report(runtime::clock::monotonic()) {
@@ -234,9 +232,13 @@ async fn secure(
     stream: TcpStream,
     address: SocketAddr,
     ready: mpsc::Sender<io::Result<SecureStream>>,
-    place: Place,
+    mut place: Place,
 ) {
-    let accepted = authority.accept(stream).await;
+    let accepted = tokio::select! {
+        biased;
+        accepted = authority.accept(stream) => accepted,
+        () = place.lost() => return,
+    };
     drop(place);
     match accepted {
         // Nobody receives any more: the server is stopping.
