@@ -65,14 +65,17 @@ impl Watch {
             let is_writing = !self.writing.lock().is_empty();
             let (quiet, patience) =
                 if is_writing { (LONGEST_WRITE, LONGEST_WRITE) } else { (QUIET, PATIENCE) };
-            tokio::select! {
+            let is_over = tokio::select! {
                 // Both branches only wait; neither loses anything when dropped.
-                more = timeout(quiet, self.changes.recv()) => {
-                    if !matches!(more, Ok(Some(()))) {
-                        return;
-                    }
+                more = timeout(quiet, self.changes.recv()) => !matches!(more, Ok(Some(()))),
+                () = sleep_until(begun + patience) => true,
+            };
+            if is_over {
+                if is_writing {
+                    // Who still writes is heard again. Whose end was missed must not delay every later change.
+                    self.writing.lock().clear();
                 }
-                () = sleep_until(begun + patience) => return,
+                return;
             }
         }
     }
@@ -113,5 +116,27 @@ fn is_news(event: &Event, writing: &Mutex<BTreeSet<PathBuf>>) -> bool {
         }
         EventKind::Access(_) => false,
         _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file cut short by its path, or a queue that ran over: changed, and never closed.
+    #[tokio::test(start_paused = true)]
+    async fn a_close_that_was_missed_delays_one_reading_only() {
+        let (announce, changes) = mpsc::channel(1);
+        let writing = Writing::default();
+        writing.lock().insert("a.yaml".into());
+        let mut watch = Watch { watcher: None, changes, writing };
+        let mut delays = Vec::new();
+        for _ in 0..2 {
+            announce.try_send(()).expect("room");
+            let begun = Instant::now();
+            watch.changed().await;
+            delays.push(begun.elapsed());
+        }
+        assert!(delays[0] >= LONGEST_WRITE && delays[1] < PATIENCE, "{delays:?}");
     }
 }
