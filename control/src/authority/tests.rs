@@ -236,7 +236,6 @@ async fn a_node_gets_what_runs_on_it_and_nothing_else() {
     }
 }
 
-// CP-J-07: no trusted accounts, no impersonation.
 /// A node proxy asks for its own identity in this way too, also where its pod is not among the manifests.
 #[tokio::test]
 async fn a_node_gets_its_own_identity_wherever_its_pod_is() {
@@ -252,6 +251,7 @@ async fn a_node_gets_its_own_identity_wherever_its_pod_is() {
     assert_eq!(world.create(back).await.unwrap_err().code(), Code::Unauthenticated, "not trusted");
 }
 
+// CP-J-07: no trusted accounts, no impersonation.
 #[tokio::test]
 async fn without_trusted_accounts_nobody_impersonates() {
     let world = World::with(|config| config.trusted_accounts.clear());
