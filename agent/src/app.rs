@@ -14,6 +14,7 @@ use crate::args::{Place, Serve};
 use crate::enrolled::{Store, StoreError};
 use crate::enrollment::Enrollment;
 use crate::local::{self, SOCKET};
+use crate::variables;
 use crate::zds::{self, ServeError};
 
 /// The reference's path, on both sides.
@@ -59,7 +60,9 @@ pub(crate) fn node(place: &Place, environment: &Environment) -> Option<String> {
     })
 }
 
-fn set<'a>(environment: &'a Environment, name: &str) -> Option<&'a str> {
+/// The value of a variable that is set to something.
+pub(crate) fn set<'a>(environment: &'a Environment, name: &str) -> Option<&'a str> {
+    debug_assert!(variables::is_declared(name), "{name} is in no documentation");
     environment.get(name).filter(|value| !value.is_empty())
 }
 

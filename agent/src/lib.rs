@@ -17,6 +17,7 @@ mod enrollment;
 mod ledger;
 mod local;
 mod namespaces;
+mod variables;
 mod zds;
 
 use std::ffi::OsString;
@@ -57,8 +58,9 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
 }
 
 fn serve(config: &app::Config, environment: &Environment) -> ExitCode {
-    let format = if environment.get("LOG_FORMAT") == Some("json") { Format::Json } else { Format::Plain };
-    let filter = environment.get("RUST_LOG").map(str::to_owned);
+    let format =
+        if app::set(environment, "LOG_FORMAT") == Some("json") { Format::Json } else { Format::Plain };
+    let filter = app::set(environment, "RUST_LOG").map(str::to_owned);
     let logging =
         match Logging::init(Settings { format, filter, program: "culvert_agent", ..Settings::default() }) {
             Ok(logging) => logging,
