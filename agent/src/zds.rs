@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use net::seqpacket::{Listener, ReceiveError, Stream};
 use prost::Message as _;
+use runtime::clock::monotonic;
 use runtime::tasks::TaskGroup;
+use runtime::throttle::Throttle;
 use tokio::time::{Instant, timeout};
 use wire::workload::zds;
 
@@ -30,6 +32,8 @@ const DEADLINE: Duration = Duration::from_secs(5);
 const ACCEPTS_PER_SECOND: usize = 5;
 /// Proxies that may be connected at once; two in a rolling upgrade.
 const CONNECTION_LIMIT: usize = 16;
+/// Connections that are not taken are told at most this often, by kind.
+const REPORTS: Duration = Duration::from_secs(10);
 
 /// The socket cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +89,7 @@ pub(crate) async fn listen(path: &Path) -> Result<Listener, ServeError> {
 /// Accepts proxies for as long as the agent lives.
 pub(crate) async fn serve(listener: Listener, enrollment: Arc<Enrollment>, tasks: TaskGroup) {
     let mut recent: VecDeque<Instant> = VecDeque::new();
+    let (mut refusals, mut failures) = (Throttle::new(REPORTS), Throttle::new(REPORTS));
     loop {
         if recent.len() >= ACCEPTS_PER_SECOND
             && let Some(oldest) = recent.pop_front()
@@ -96,8 +101,16 @@ pub(crate) async fn serve(listener: Listener, enrollment: Arc<Enrollment>, tasks
                 let enrollment = Arc::clone(&enrollment);
                 tasks.spawn("zds connection", async move { converse(&stream, &enrollment).await });
             }
-            Ok(_) => tracing::warn!(limit = CONNECTION_LIMIT, "too many proxies are connected"),
-            Err(error) => tracing::warn!(%error, "cannot accept a proxy"),
+            Ok(_) => {
+                if let Some(unreported) = refusals.report(monotonic()) {
+                    tracing::warn!(limit = CONNECTION_LIMIT, unreported, "too many proxies are connected");
+                }
+            }
+            Err(error) => {
+                if let Some(unreported) = failures.report(monotonic()) {
+                    tracing::warn!(%error, unreported, "cannot accept a proxy");
+                }
+            }
         }
         recent.push_back(Instant::now());
     }

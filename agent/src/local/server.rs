@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use runtime::clock::monotonic;
 use runtime::tasks::TaskGroup;
+use runtime::throttle::Throttle;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
@@ -18,6 +20,8 @@ use crate::ledger::{Pod, Progress};
 const REQUEST_LIMIT: usize = 64;
 /// For a request to arrive.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Failures to accept are told at most this often.
+const REPORTS: Duration = Duration::from_secs(10);
 /// Nobody waits longer for a proxy.
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
@@ -41,6 +45,7 @@ pub(crate) async fn serve(
 ) {
     let places = Arc::new(Semaphore::new(REQUEST_LIMIT));
     let zds: Arc<str> = zds.display().to_string().into();
+    let mut failures = Throttle::new(REPORTS);
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match listener.accept().await {
@@ -54,7 +59,9 @@ pub(crate) async fn serve(
                 });
             }
             Err(error) => {
-                tracing::warn!(%error, "cannot accept a request");
+                if let Some(unreported) = failures.report(monotonic()) {
+                    tracing::warn!(%error, unreported, "cannot accept a request");
+                }
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
