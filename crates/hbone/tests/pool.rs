@@ -14,6 +14,7 @@ use culvert_hbone::{
 use support::{Tls, eventually, run, spawn, tls};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 
 /// A server that answers every request with 200 and echoes.
 struct Echo {
@@ -266,15 +267,16 @@ fn those_who_wait_for_a_dial_share_its_failure() {
     run(async {
         let pool = Rc::new(Pool::<u32, ConnectError>::new(100, LONG));
         let dials = Rc::new(Cell::new(0));
+        let fails = Rc::new(Notify::new());
         let tasks: Vec<_> = (0..5)
             .map(|_| {
-                let (pool, dials) = (pool.clone(), dials.clone());
+                let (pool, dials, fails) = (pool.clone(), dials.clone(), fails.clone());
                 spawn(async move {
                     let dial = || {
-                        let dials = dials.clone();
+                        let (dials, fails) = (dials.clone(), fails.clone());
                         async move {
                             dials.set(dials.get() + 1);
-                            tokio::time::sleep(Duration::from_millis(50)).await;
+                            fails.notified().await;
                             Err::<ClientConnection, _>(ConnectError::Timeout(Duration::from_secs(10)))
                         }
                     };
@@ -282,10 +284,12 @@ fn those_who_wait_for_a_dial_share_its_failure() {
                 })
             })
             .collect();
-        // The one who began the dial goes away: the others take it over.
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        // The one who began the dial goes away, and the one who drove it last: the others take it over.
+        eventually("dialled", || dials.get() == 1).await;
         tasks[0].abort();
-        for task in tasks.into_iter().skip(1) {
+        tasks[4].abort();
+        fails.notify_one();
+        for task in tasks.into_iter().skip(1).take(3) {
             assert!(matches!(task.await.unwrap(), Err(PoolError::Dial(_))));
         }
         assert_eq!(dials.get(), 1);
