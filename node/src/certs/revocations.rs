@@ -67,7 +67,11 @@ impl Revocations {
             });
             match looked.await {
                 Ok(again) => self = again,
-                Err(_stopping) => return,
+                Err(ended) => match ended.try_into_panic() {
+                    Ok(panic) => std::panic::resume_unwind(panic),
+                    // The process is stopping.
+                    Err(_) => return,
+                },
             }
         }
     }
