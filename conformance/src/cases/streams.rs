@@ -121,7 +121,7 @@ fn room_again(lab: &Lab) -> Got {
         peer.wait(Duration::from_secs(3), |seen| seen.stream(*stream).is_some_and(|stream| stream.over()));
         peer.tunnel(lab.echo()?)?;
     }
-    Ok(format!("three more beside {}", limit - 3))
+    Ok(format!("three more beside {}", limit.saturating_sub(3)))
 }
 
 fn one_after_the_other(lab: &Lab) -> Got {
