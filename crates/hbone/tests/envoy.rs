@@ -5,6 +5,7 @@
 
 mod support;
 
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -34,7 +35,8 @@ struct Envoy {
 fn binary(name: &str) -> Option<std::ffi::OsString> {
     let found = std::env::var_os("CULVERT_ENVOY");
     if found.is_none() {
-        println!("SKIPPED {name}: CULVERT_ENVOY names no Envoy");
+        // Not by a macro: the harness would keep what a test that passes prints.
+        let _ = writeln!(std::io::stderr(), "SKIPPED {name}: CULVERT_ENVOY names no Envoy");
     }
     found
 }

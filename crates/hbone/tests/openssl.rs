@@ -6,6 +6,8 @@
 
 mod support;
 
+use std::io::Write as _;
+
 use culvert_hbone::{ConnectRequest, ConnectionEnd, ServerConnection, Settings, client, server};
 use support::process::{Folder, Process};
 use support::{Tls, eventually, run, spawn, tls};
@@ -20,7 +22,8 @@ const SUITES: [&str; 3] =
 #[expect(clippy::disallowed_methods, reason = "the test's own switch")]
 fn skipped(name: &str) -> bool {
     if std::env::var_os("CULVERT_SKIP_OPENSSL_TESTS").is_some_and(|value| value == "1") {
-        println!("SKIPPED {name}: CULVERT_SKIP_OPENSSL_TESTS=1");
+        // Not by a macro: the harness would keep what a test that passes prints.
+        let _ = writeln!(std::io::stderr(), "SKIPPED {name}: CULVERT_SKIP_OPENSSL_TESTS=1");
         return true;
     }
     let found = std::process::Command::new("openssl").arg("version").output();

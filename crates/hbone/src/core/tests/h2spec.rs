@@ -100,14 +100,14 @@ fn cases(report: &str) -> Vec<(String, Option<String>)> {
 }
 
 #[test]
-#[allow(clippy::print_stdout, reason = "says that it does nothing")]
 #[expect(
     clippy::disallowed_methods,
     reason = "the test's own switch, and threads that end with their sockets"
 )]
 fn h2spec_finds_no_fault_in_the_server() {
     let Some(binary) = std::env::var_os("CULVERT_H2SPEC") else {
-        println!("skipped: CULVERT_H2SPEC names no h2spec binary");
+        // Not by a macro: the harness would keep what a test that passes prints.
+        let _ = std::io::stderr().write_all(b"SKIPPED h2spec: CULVERT_H2SPEC names no h2spec binary\n");
         return;
     };
     let left_out: BTreeSet<&str> = include_str!("h2spec.txt")
