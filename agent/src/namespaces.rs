@@ -85,8 +85,7 @@ mod tests {
         assert_eq!(is_of_process_1(&outside), expected);
         let Ok(inside) = NetNamespace::create() else {
             // Not by a macro: the harness would keep what a test that passes prints.
-            let _ =
-                std::io::stderr().write_all(b"SKIPPED in part: this user may not make network namespaces\n");
+            let _ = io::stderr().write_all(b"SKIPPED in part: this user may not make network namespaces\n");
             return;
         };
         let told = std::thread::spawn(move || {
