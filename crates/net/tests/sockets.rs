@@ -53,25 +53,24 @@ fn marks_and_port_sharing_are_as_configured_and_dialled_sockets_never_share() {
 #[test]
 fn a_source_has_all_ports_for_each_target() {
     sandboxed(|mut sandbox| {
-        for (target, source) in [("10.0.0.1", "10.0.0.2"), ("fd00::1", "fd00::2")] {
-            let pod = sandbox.host(target, &[target, source]);
-            let target = SocketAddr::new(target.parse().unwrap(), 0);
-            let listeners = [0, 1].map(|_| pod.run(|| listen(target, &ListenOptions::default())).unwrap());
-            pod.run(|| std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "40000 40003")).unwrap();
-            let options = DialOptions { source: Some(source.parse().unwrap()), ..DialOptions::default() };
-            sandbox_runtime().block_on(async {
-                let mut open = Vec::new();
-                for listener in &listeners {
-                    for _ in 0..4 {
-                        let target = listener.socket.local_addr().unwrap();
-                        let dialled = dial(target, Some(&pod.namespace), &options).await.unwrap();
-                        assert!(dialled.fallback.is_none(), "{:?}", dialled.fallback);
-                        assert_eq!(dialled.stream.local_addr().unwrap().ip(), options.source.unwrap());
-                        open.push(dialled.stream);
-                    }
+        let pod = sandbox.host("pod", &["10.0.0.1", "10.0.0.2"]);
+        let anywhere: SocketAddr = "10.0.0.1:0".parse().unwrap();
+        let listeners = [0, 1].map(|_| pod.run(|| listen(anywhere, &ListenOptions::default())).unwrap());
+        pod.run(|| std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "40000 40003")).unwrap();
+        let source: std::net::IpAddr = "10.0.0.2".parse().unwrap();
+        let options = DialOptions { source: Some(source), ..DialOptions::default() };
+        sandbox_runtime().block_on(async {
+            let mut open = Vec::new();
+            for listener in &listeners {
+                for _ in 0..4 {
+                    let target = listener.socket.local_addr().unwrap();
+                    let dialled = dial(target, Some(&pod.namespace), &options).await.unwrap();
+                    assert!(dialled.fallback.is_none(), "{:?}", dialled.fallback);
+                    assert_eq!(dialled.stream.local_addr().unwrap().ip(), source);
+                    open.push(dialled.stream);
                 }
-            });
-        }
+            }
+        });
     });
 }
 
