@@ -77,10 +77,11 @@ pub async fn connect(
 }
 
 /// Goes on with a connection that was exported elsewhere, on the socket that came with it. Of `settings`, what was
-/// promised to the peer (windows, frame size, header list) is taken from the connection.
+/// promised to the peer (windows, frame size, header list) is taken from the connection. The value is used up: keys go
+/// on in one place only.
 ///
 /// Must run inside a `LocalSet`, like [`connect`].
-pub fn import(live: &LiveTunnel, tcp: TcpStream, settings: &Settings) -> Result<ImportedClient, ImportError> {
+pub fn import(live: LiveTunnel, tcp: TcpStream, settings: &Settings) -> Result<ImportedClient, ImportError> {
     let (link, owned) = Link::import(live, tcp, Role::Client, settings)?;
     let (mut tunnels, mut requests) = (Vec::new(), Vec::new());
     for Owned { cell, asked } in owned {
@@ -145,8 +146,11 @@ impl ClientConnection {
             if state.core.is_going_away() {
                 return Poll::Ready(Err(OpenError::NotProcessed(ErrorCode::NO_ERROR)));
             }
+            // The connection may have been silent since the process ran short of memory, or has it again.
+            link.note_memory(&mut state);
             if state.core.is_pressed() {
                 state.core.note_pressed();
+                state.kick();
                 return Poll::Ready(Err(OpenError::OutOfMemory));
             }
             if !state.core.fits(&request.authority, &request.headers) {

@@ -20,18 +20,30 @@ const MAX_BACKLOG: usize = 64 << 10;
 /// How long a peer may take to close after we have.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// The same, from the end of the last stream on, where all have ended in order: what was said last may need that long on
+/// a slow path, and a socket that is closed before answers a window update of the peer's with a reset.
+const LAST_WORDS: Duration = Duration::from_secs(30);
+
 /// Receives in a row before the other tasks of the thread get a turn.
 const TURNS: usize = 4;
 
 #[derive(Debug)]
 enum Stage {
     Running,
-    /// The farewell is sealed; it has to leave, then the peer may close.
+    /// What is in the output has to leave, behind it the farewell; then the peer may close.
     Closing {
         until: Instant,
-        said: bool,
+        farewell: Farewell,
     },
     Done,
+}
+
+/// How far our goodbye has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Farewell {
+    Due,
+    Sealed,
+    Said,
 }
 
 /// See the module.
@@ -80,8 +92,11 @@ fn take(link: &Link, state: &mut State, scratch: &mut Scratch, length: usize) {
     match opened {
         Ok(true) => state.close_after_peer(),
         Ok(false) => {}
-        // The alert is on its way; there is nothing else to say.
-        Err(error) => state.lose(ConnectionEnd::Tls(error.to_string())),
+        // The alert is on its way, and nothing may follow it (RFC 8446 section 6.2).
+        Err(error) => {
+            state.lose(ConnectionEnd::Tls(error.to_string()));
+            state.core.lost();
+        }
     }
 }
 
@@ -150,11 +165,19 @@ impl Driver {
             }
         }
         link.count(&mut state);
-        if let Stage::Closing { said, .. } = &mut self.stage
-            && !state.is_blocked()
-            && !std::mem::replace(said, true)
-        {
-            link.socket.shutdown_write();
+        if let Stage::Closing { farewell, .. } = &mut self.stage {
+            if *farewell == Farewell::Due && !state.is_blocked() {
+                *farewell = Farewell::Sealed;
+                if !matches!(state.ended, Some(ConnectionEnd::Tls(_))) {
+                    let mut goodbye = Vec::new();
+                    state.records.close_notify(&mut goodbye);
+                    link.send(&mut state, &goodbye);
+                }
+            }
+            if *farewell == Farewell::Sealed && !state.is_blocked() {
+                *farewell = Farewell::Said;
+                link.socket.shutdown_write();
+            }
         }
     }
 
@@ -258,7 +281,7 @@ impl Driver {
     /// The connection has ended: say so as far as there is somebody to hear it.
     fn begin_closing(&mut self) {
         let link = self.link.clone();
-        let mut state = link.state.borrow_mut();
+        let state = link.state.borrow();
         if state.ended == Some(ConnectionEnd::Moved) {
             drop(state);
             // The socket is in use elsewhere.
@@ -270,14 +293,15 @@ impl Driver {
             link.socket.shutdown_write();
             return self.finish();
         }
-        link.flush(&mut state);
-        let mut farewell = Vec::new();
-        if !matches!(state.ended, Some(ConnectionEnd::Tls(_))) {
-            state.records.close_notify(&mut farewell);
-        }
-        link.send(&mut state, &farewell);
         self.sleep = None;
-        self.stage = Stage::Closing { until: now() + LINGER, said: false };
+        let heard = matches!(
+            state.ended,
+            Some(ConnectionEnd::Closed | ConnectionEnd::GoAway { .. } | ConnectionEnd::Protocol { .. })
+        );
+        let said_all = state.idle_since.filter(|_| heard && !state.cut);
+        let soon = now() + LINGER;
+        let until = said_all.map_or(soon, |at| soon.max(at + LAST_WORDS));
+        self.stage = Stage::Closing { until, farewell: Farewell::Due };
     }
 
     fn finish(&mut self) {

@@ -67,6 +67,8 @@ pub(crate) struct State {
     pub(crate) waiting: Vec<Waker>,
     pub(crate) driver: Option<Waker>,
     pub(crate) ended: Option<ConnectionEnd>,
+    /// It ended before all of its streams had.
+    pub(crate) cut: bool,
     /// Client: closes after this time without streams.
     pub(crate) idle_limit: Option<Duration>,
     pub(crate) idle_since: Option<Instant>,
@@ -252,7 +254,7 @@ impl Link {
     }
 
     /// Tells the process what this tunnel holds, and the tunnel whether the process is short of memory.
-    fn note_memory(&self, state: &mut State) {
+    pub(crate) fn note_memory(&self, state: &mut State) {
         let Some(memory) = &self.memory else { return };
         let sealed = u64::try_from(state.sealed.len()).unwrap_or(u64::MAX);
         let held = state.core.buffered() + sealed;
@@ -283,6 +285,7 @@ impl State {
             waiting: Vec::new(),
             driver: None,
             ended: None,
+            cut: false,
             idle_limit: None,
             idle_since: Some(now()),
             counted: Stats::default(),
@@ -296,9 +299,9 @@ impl State {
         }
     }
 
-    /// There is something to be sealed and sent.
+    /// There is something to be sealed and sent. A connection that has ended owes no key update any more.
     pub(crate) fn has_output(&mut self) -> bool {
-        !self.core.output().is_empty() || self.records.owes()
+        !self.core.output().is_empty() || (self.ended.is_none() && self.records.owes())
     }
 
     /// Sealed records wait for the socket: nobody adds to them.
@@ -441,6 +444,7 @@ impl State {
         }
         for (stream, cell) in std::mem::take(&mut self.streams) {
             if !(cell.has_ended() && self.core.sent_all(stream)) {
+                self.cut = true;
                 cell.break_off(Break::Connection(end.clone()));
             }
         }

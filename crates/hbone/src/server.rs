@@ -42,10 +42,11 @@ pub async fn accept(
 }
 
 /// Goes on with a connection that was exported elsewhere, on the socket that came with it. Of `settings`, what was
-/// promised to the peer (windows, frame size, header list, streams) is taken from the connection.
+/// promised to the peer (windows, frame size, header list, streams) is taken from the connection. The value is used up:
+/// keys go on in one place only.
 ///
 /// Must run inside a `LocalSet`, like [`accept`].
-pub fn import(live: &LiveTunnel, tcp: TcpStream, settings: &Settings) -> Result<ImportedServer, ImportError> {
+pub fn import(live: LiveTunnel, tcp: TcpStream, settings: &Settings) -> Result<ImportedServer, ImportError> {
     let (link, owned) = Link::import(live, tcp, Role::Server, settings)?;
     let tunnels = owned.into_iter().map(|Owned { cell, .. }| Tunnel { link: link.clone(), cell }).collect();
     Ok(ImportedServer { connection: ServerConnection { link }, tunnels })

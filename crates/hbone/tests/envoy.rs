@@ -191,7 +191,7 @@ fn our_client_moves_under_tunnels_that_envoy_ends() {
         for _ in 0..MOVES {
             tokio::time::sleep(Duration::from_micros(random.random_range(0..20_000))).await;
             let (live, tcp) = connection.export().unwrap();
-            let moved = client::import(&live, tokio_socket(tcp), &settings).unwrap();
+            let moved = client::import(live, tokio_socket(tcp), &settings).unwrap();
             connection = moved.connection;
             let apps = relays.stop().await;
             relays.resume(moved.tunnels, apps);
@@ -235,7 +235,7 @@ fn our_server_moves_under_tunnels_that_envoy_opens() {
         for _ in 0..MOVES {
             tokio::time::sleep(Duration::from_micros(random.random_range(0..20_000))).await;
             let (live, tcp) = connection.export().unwrap();
-            let moved = server::import(&live, tokio_socket(tcp), &settings).unwrap();
+            let moved = server::import(live, tokio_socket(tcp), &settings).unwrap();
             assert_eq!(connection.ended(), Some(ConnectionEnd::Moved));
             connection = moved.connection;
             let apps = relays.stop().await;

@@ -39,12 +39,12 @@ async fn open_both(client: &ClientConnection, server: &ServerConnection) -> (Tun
 fn move_client(client: &ClientConnection, settings: &Settings) -> culvert_hbone::ImportedClient {
     let (live, tcp) = client.export().unwrap();
     let live = LiveTunnel::from_bytes(live.as_bytes().to_vec());
-    client::import(&live, tokio_socket(tcp), settings).unwrap()
+    client::import(live, tokio_socket(tcp), settings).unwrap()
 }
 
 fn move_server(server: &ServerConnection, settings: &Settings) -> culvert_hbone::ImportedServer {
     let (live, tcp) = server.export().unwrap();
-    server::import(&live, tokio_socket(tcp), settings).unwrap()
+    server::import(live, tokio_socket(tcp), settings).unwrap()
 }
 
 async fn random_traffic(seed: u64, settings: &Settings) {
@@ -136,7 +136,7 @@ fn a_tunnel_moves_from_thread_to_thread() {
             run(async move {
                 let (live, tcp, apps) = parcel;
                 let live = LiveTunnel::from_bytes(live);
-                let moved = client::import(&live, tokio_socket(tcp), &Settings::default()).unwrap();
+                let moved = client::import(live, tokio_socket(tcp), &Settings::default()).unwrap();
                 let [tunnel] = <[Tunnel; 1]>::try_from(moved.tunnels).unwrap();
                 let [(1, app)] = <[_; 1]>::try_from(apps).unwrap() else { panic!("another stream") };
                 assert!(matches!(relay(tunnel, tokio_socket(app), &Arc::default()).await, RelayEnd::Clean));
@@ -241,7 +241,7 @@ fn a_moved_connection_is_over_here_and_says_nothing() {
         // Neither RST_STREAM nor GOAWAY nor close_notify may leave: the peer must not notice.
         client.close();
         drop((near, client));
-        let moved = client::import(&live, tokio_socket(tcp), &settings).unwrap();
+        let moved = client::import(live, tokio_socket(tcp), &settings).unwrap();
         let mut near = moved.tunnels.into_iter().next().unwrap();
         near.write_all(b"still here").await.unwrap();
         let mut buffer = [0; 10];
@@ -258,8 +258,9 @@ fn a_value_of_another_version_role_or_shape_is_refused() {
         let (live, _tcp) = client.export().unwrap();
         let import = async |bytes: Vec<u8>| {
             let live = LiveTunnel::from_bytes(bytes);
-            client::import(&live, pair().await.0, &settings).unwrap_err()
+            client::import(live, pair().await.0, &settings).unwrap_err()
         };
+        assert_eq!(format!("{live:?}"), format!("LiveTunnel({} octets)", live.as_bytes().len()));
         let bytes = live.as_bytes().to_vec();
         for at in [0, 5] {
             let mut other = bytes.clone();
@@ -270,8 +271,7 @@ fn a_value_of_another_version_role_or_shape_is_refused() {
             assert!(matches!(import(bytes[..length].to_vec()).await, ImportError::Malformed { .. }));
         }
         assert!(matches!(import([bytes, vec![0]].concat()).await, ImportError::Malformed { .. }));
-        let error = server::import(&live, pair().await.0, &settings).unwrap_err();
+        let error = server::import(live, pair().await.0, &settings).unwrap_err();
         assert!(matches!(error, ImportError::Role));
-        assert_eq!(format!("{live:?}"), format!("LiveTunnel({} octets)", live.as_bytes().len()));
     });
 }

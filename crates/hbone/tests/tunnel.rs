@@ -3,16 +3,19 @@
 
 mod support;
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use culvert_hbone::{
-    ClientConnection, ConnectRequest, ConnectionEnd, Counters, ErrorCode, IncomingConnect, OpenError,
+    ClientConnection, ConnectRequest, ConnectionEnd, Counters, ErrorCode, IncomingConnect, Memory, OpenError,
     RelayEnd, ServerConnection, Settings, Tunnel, TunnelError, client, relay, server,
 };
 use support::{eventually, pair, run, spawn, tls};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::Semaphore;
 
 async fn connect_both(settings: &Settings) -> (ClientConnection, ServerConnection) {
     let tls = tls();
@@ -308,12 +311,15 @@ fn loss_of_the_connection_is_a_reset_and_an_error() {
 #[test]
 fn dropping_a_relay_cancels_the_stream() {
     run(async {
-        let Chain { near_app, far, near, far_app, client: _client, server: _server, .. } =
+        let Chain { mut near_app, far, near, mut far_app, client: _client, server: _server, .. } =
             chain(&Settings::default()).await;
         near.abort();
         let end = far.await.unwrap();
         assert!(matches!(end, RelayEnd::Broken(TunnelError::PeerReset(ErrorCode::CANCEL))), "{end:?}");
-        drop((near_app, far_app));
+        // Who cuts closes, as recorded (PO-20); whom the cut reaches through the tunnel is reset.
+        assert_eq!(near_app.read(&mut [0; 1]).await.unwrap(), 0);
+        let error = far_app.read(&mut [0; 1]).await.unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
     });
 }
 
@@ -366,6 +372,84 @@ fn the_connection_closes_when_handle_and_tunnels_are_gone() {
         near.shutdown().await.unwrap();
         far.shutdown().await.unwrap();
         assert!(server.next().await.is_none());
+    });
+}
+
+/// Forwards from one socket to another, but not while the gate is shut.
+async fn forward(from: OwnedReadHalf, mut to: OwnedWriteHalf, gate: Rc<Semaphore>) {
+    let (mut from, mut buffer) = (from, vec![0; 4096]);
+    while let Ok(n @ 1..) = from.read(&mut buffer).await {
+        let _open = gate.acquire().await.unwrap();
+        if to.write_all(&buffer[..n]).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The last tunnel has ended in order, and with it the connection; most of what it said is still on its way.
+#[test]
+fn a_slow_path_does_not_cut_what_was_said_last() {
+    run(async {
+        // The end comes with the bytes, or when the socket takes no more.
+        tokio::join!(end_on_a_slow_path(0), end_on_a_slow_path(50));
+    });
+}
+
+async fn end_on_a_slow_path(turns_between: usize) {
+    let (tls, settings) = (tls(), Settings::default());
+    let ((near, near_middle), (far_middle, far)) = (pair().await, pair().await);
+    socket2::SockRef::from(&near).set_send_buffer_size(8192).unwrap();
+    socket2::SockRef::from(&near_middle).set_recv_buffer_size(8192).unwrap();
+    let (gate, open) = (Rc::new(Semaphore::new(1)), Rc::new(Semaphore::new(1)));
+    let ((from_near, to_near), (from_far, to_far)) = (near_middle.into_split(), far_middle.into_split());
+    let _path = [spawn(forward(from_near, to_far, gate.clone())), spawn(forward(from_far, to_near, open))];
+    let (client, server) = tokio::join!(
+        client::connect(near, tls.client, &settings),
+        server::accept(far, tls.server, &settings)
+    );
+    let (client, server) = (client.unwrap(), server.unwrap());
+    let (near, far) =
+        tokio::join!(client.open(request()), async { server.next().await.unwrap().accept(&[]) });
+    let (mut near, mut far) = (near.unwrap().1, far);
+    far.shutdown().await.unwrap();
+    assert_eq!(near.read(&mut [0; 1]).await.unwrap(), 0);
+
+    let shut = gate.acquire().await.unwrap();
+    let bytes = noise(250_000);
+    near.write_all(&bytes).await.unwrap();
+    for _ in 0..turns_between {
+        tokio::task::yield_now().await;
+    }
+    near.shutdown().await.unwrap();
+    drop((near, client));
+    // Longer than a peer is waited for that was told goodbye and owes nothing.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    drop(shut);
+    let mut got = Vec::new();
+    far.read_to_end(&mut got).await.unwrap();
+    assert!(got == bytes, "{} of {}", got.len(), bytes.len());
+    assert!(server.next().await.is_none());
+}
+
+#[test]
+fn a_silent_connection_knows_whether_memory_is_short() {
+    run(async {
+        let memory = Arc::new(Memory::new(1 << 20));
+        let settings = Settings { memory: Some(memory.clone()), ..Settings::default() };
+        let (silent, silent_server) = connect_both(&settings).await;
+        let (_client, _server, mut near, mut far) = open_both(&settings).await;
+        let (bytes, mut sent) = (vec![7; 64 << 10], 0);
+        while let Ok(n) = tokio::time::timeout(Duration::from_millis(100), near.write(&bytes)).await {
+            sent += n.unwrap();
+        }
+        eventually("memory is short", || memory.held() > memory.limit()).await;
+        assert!(matches!(silent.open(request()).await, Err(OpenError::OutOfMemory)));
+        let mut all = vec![0; sent];
+        far.read_exact(&mut all).await.unwrap();
+        eventually("nothing is held", || memory.held() == 0).await;
+        let (opened, _far) =
+            tokio::join!(silent.open(request()), async { silent_server.next().await.unwrap().accept(&[]) });
+        opened.unwrap();
     });
 }
 

@@ -85,12 +85,13 @@ impl Link {
 
     /// Goes on with a connection of another engine; with it come the streams of its owners, in order.
     pub(crate) fn import(
-        live: &LiveTunnel,
+        live: LiveTunnel,
         tcp: TcpStream,
         role: Role,
         settings: &Settings,
     ) -> Result<(Rc<Self>, Vec<Owned>), ImportError> {
-        let body = live.bytes.strip_prefix(MAGIC).ok_or(ImportError::Version)?;
+        let LiveTunnel { bytes } = live;
+        let body = bytes.strip_prefix(MAGIC).ok_or(ImportError::Version)?;
         let mut from = Reader::new(body, now(), settings);
         if u16::take(&mut from) != Ok(VERSION) {
             return Err(ImportError::Version);

@@ -117,14 +117,16 @@ fn preface() -> Vec<u8> {
 }
 
 impl Peer {
-    /// Sends all; returns the last alert and the server's verdict.
+    /// Sends all; returns the alert, behind which nothing may come, and the server's verdict.
     async fn say(mut self, bytes: &[u8]) -> (Option<u8>, &'static str) {
         let _ = self.near.write_all(bytes).await;
         let mut got = std::mem::take(&mut self.early);
         let _ = self.near.read_to_end(&mut got).await;
         drop(self.near);
-        let alerts = self.receive.open(&got).into_iter().filter(|(kind, _)| *kind == ALERT);
-        (alerts.map(|(_, alert)| alert[1]).next_back(), self.verdict.await.unwrap())
+        let records = self.receive.open(&got);
+        let alert = records.iter().position(|(kind, _)| *kind == ALERT);
+        assert!(alert.is_none_or(|at| at + 1 == records.len()), "records behind an alert");
+        (alert.map(|at| records[at].1[1]), self.verdict.await.unwrap())
     }
 }
 
