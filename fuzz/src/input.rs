@@ -39,7 +39,7 @@ impl Dice {
     }
 }
 
-/// The moment all targets take for now.
+/// The moment that is the present of all targets.
 pub fn now() -> Instant {
     thread_local!(static NOW: Instant = Instant::now());
     NOW.with(|now| *now)
