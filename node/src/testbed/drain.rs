@@ -93,7 +93,31 @@ fn the_deadline_cuts_what_does_not_end() {
     });
 }
 
-// LC-01, A-NS-18: a pod that leaves ends at once; added again it is served again.
+// A-NS-18: with the server's proxy stopped and its workload unknown, a client still connects to its own node, but hears
+// nothing; what was open has failed.
+#[test]
+fn a_server_that_is_gone_from_its_node_and_from_discovery_answers_nobody() {
+    sandboxed(|mut sandbox| {
+        run(async {
+            let pair = pair(&mut sandbox, "15s").await;
+            let mut open = inside(&pair.client, greet).await.unwrap();
+            let server = WORLD.find("- {uid: c1//Pod/ns/server").unwrap();
+            let outside = WORLD.find("- {uid: c1//Pod/ns/outside").unwrap();
+            let without = [&WORLD[..server], &WORLD[outside..]].concat();
+            (pair.a.change)(&without);
+            (pair.b.change)(&without);
+            assert_eq!(pair.b.delete("server").await, "");
+            assert!(inside(&pair.client, move || ask(&mut open)).await.is_err());
+            let heard = inside(&pair.client, || {
+                let mut stream = connect(address("10.1.0.2:8080"))?;
+                io::Result::Ok(ask(&mut stream).is_ok())
+            });
+            assert!(!heard.await.unwrap(), "connected, and heard nothing");
+        });
+    });
+}
+
+// LC-01: a pod that leaves ends at once; added again it is served again.
 #[test]
 fn a_removed_pod_ends_at_once_and_can_come_back() {
     sandboxed(|mut sandbox| {
