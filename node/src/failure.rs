@@ -10,6 +10,7 @@ use state::inbound::InvalidAuthority;
 use state::{InboundRefusal, Pod, RouteRefusal};
 
 use crate::certs::CertificateError;
+use crate::inbound::IdentityTooLong;
 use crate::metrics::Flag;
 
 /// Why a connection failed.
@@ -30,8 +31,6 @@ pub(crate) enum ConnectionError {
     Authority(#[from] InvalidAuthority),
     #[error("{0}")]
     NotAdmitted(InboundRefusal),
-    #[error("unsupported feature: the application wants a PROXY protocol header")]
-    ProxyHeader,
 
     // From here on the connection is counted.
     #[error("identity error: {0}")]
@@ -42,6 +41,8 @@ pub(crate) enum ConnectionError {
     PolicyChanged,
     #[error("connection closed due to connection drain")]
     Drained,
+    #[error("{0}")]
+    ProxyHeader(#[from] IdentityTooLong),
     #[error("io error: {0}")]
     Dial(#[source] io::Error),
     #[error("connection timed out, maybe a NetworkPolicy is blocking HBONE port 15008: {0}")]
@@ -105,8 +106,9 @@ impl ConnectionError {
             | Self::Authority(_)
             | Self::NotAdmitted(_)
             | Self::Denied(_)
+            | Self::ProxyHeader(_)
             | Self::PolicyChanged => Fault::Source,
-            Self::Unroutable(_) | Self::Application(_) | Self::ProxyHeader => Fault::Destination,
+            Self::Unroutable(_) | Self::Application(_) => Fault::Destination,
             Self::UnknownLocalWorkload(_)
             | Self::OtherNetwork(_)
             | Self::NoCertificate(_)
@@ -127,7 +129,7 @@ impl ConnectionError {
             Self::Method(_) | Self::Authority(_) => Told::Status(400),
             Self::NotAdmitted(refusal) => Told::Status(refusal.status()),
             Self::Denied(_) => Told::Status(401),
-            Self::UnknownLocalWorkload(_) | Self::ProxyHeader | Self::Application(_) => Told::Status(503),
+            Self::UnknownLocalWorkload(_) | Self::ProxyHeader(_) | Self::Application(_) => Told::Status(503),
             Self::Shared(shared) => shared.told(),
             _ => Told::Cut,
         }
@@ -160,7 +162,7 @@ impl ConnectionError {
             Self::Method(_) => "inbound-not-connect",
             Self::Authority(error) => error.code(),
             Self::NotAdmitted(refusal) => refusal.code(),
-            Self::ProxyHeader => "inbound-proxy-header-unsupported",
+            Self::ProxyHeader(_) => "inbound-proxy-identity-too-long",
             Self::NoCertificate(error) => error.code(),
             Self::Denied(denial) => denial.code(),
             Self::PolicyChanged => "policy-changed",

@@ -37,6 +37,8 @@ pub(crate) struct Settings {
     pub(crate) transparent: Transparent,
     /// Send baggage with 200 answers, read that of requests.
     pub(crate) response_baggage: bool,
+    /// Applications that want a PROXY protocol header are dialled on loopback.
+    pub(crate) localhost_app_tunnel: bool,
     pub(crate) policy_info_logging: bool,
     pub(crate) ipv6: bool,
     pub(crate) resolver: ResolverSettings,
@@ -86,6 +88,7 @@ impl Settings {
                 None => Transparent::BestEffort,
             },
             response_baggage: config.response_baggage,
+            localhost_app_tunnel: config.localhost_app_tunnel,
             policy_info_logging: config.policy_info_logging,
             ipv6: config.ipv6,
             resolver: config.resolver.clone(),

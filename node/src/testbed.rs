@@ -1,6 +1,7 @@
 //! Nodes for tests in namespaces: real threads, listeners and tunnels; a control plane and a node
 //! agent played by the test.
 
+mod application_tunnel;
 mod drain;
 mod hostname;
 mod lookup;

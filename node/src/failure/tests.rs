@@ -102,14 +102,6 @@ fn early() -> Vec<Row> {
             "inbound-self-call",
             "attempted recursive call to ourselves",
         ),
-        (
-            E::ProxyHeader,
-            Destination,
-            Status(503),
-            Flag::Connect,
-            "inbound-proxy-header-unsupported",
-            "unsupported feature: the application wants a PROXY protocol header",
-        ),
     ]
 }
 
@@ -120,6 +112,14 @@ fn counted() -> Vec<Row> {
     let denial = Denial::Explicit { policy: "ns/p".into() };
     let vanished = || TunnelError::ConnectionEnded(ConnectionEnd::Vanished);
     vec![
+        (
+            E::ProxyHeader(IdentityTooLong { length: 65_530 }),
+            Source,
+            Status(503),
+            Flag::Connect,
+            "inbound-proxy-identity-too-long",
+            "the peer's identity has 65530 octets, too many for a PROXY protocol header",
+        ),
         (
             E::NoCertificate(CertificateError::Forgotten),
             Us,

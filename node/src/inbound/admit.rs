@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use identity::SpiffeId;
 use policy::Connection;
-use state::{Admission, Application, Authority, InboundRequest, NotAdmitted, Workload};
+use state::{Admission, Authority, InboundRequest, NotAdmitted, Workload};
 use xds::client::Answer;
 
 use crate::connections::{InboundEntry, InboundKey};
@@ -33,9 +33,6 @@ pub(super) async fn destination(
     loop {
         let request = InboundRequest { local, connection_ip, authority, forwarded_host, absent: &absent };
         let missing = match thread.mesh.current().admit(&request) {
-            Ok(Admission { application: Application::Proxy { .. }, .. }) => {
-                return Err(ConnectionError::ProxyHeader);
-            }
             Ok(admission) => return Ok(admission),
             Err(NotAdmitted::Refused(refusal)) => return Err(ConnectionError::NotAdmitted(refusal)),
             Err(NotAdmitted::Missing(key)) => key,

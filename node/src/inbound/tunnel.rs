@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tracing::{Instrument as _, Span};
 
 use super::admit::{self, Asking};
+use super::application::{Client, Way};
 use super::established::{Established, while_allowed};
 use super::headers::Headers;
 use crate::access_log::Direction;
@@ -227,7 +228,7 @@ impl Counted {
     }
 }
 
-/// Dials the application, answers, and starts the relay.
+/// Dials the application, answers, introduces the client, and starts the relay.
 async fn deliver(
     proxy: &PodProxy,
     link: &Link,
@@ -236,17 +237,26 @@ async fn deliver(
     request: IncomingConnect,
     record: &mut Record,
 ) -> Result<Relay, ConnectionError> {
-    let source = link.transparent.then_some(link.peer.ip());
+    let client =
+        Client { address: link.peer, identity: link.identity.as_ref(), transparent: link.transparent };
+    let way = match Way::to(admission, client, proxy.thread.settings.localhost_app_tunnel) {
+        Ok(way) => way,
+        Err(too_long) => {
+            let error = ConnectionError::from(too_long);
+            answer(request, &error);
+            return Err(error);
+        }
+    };
     // The client may lose patience while the application is dialled.
     let dialed = tokio::select! {
         biased;
-        dialed = proxy.dial(admission.target, source) => dialed,
+        dialed = proxy.dial(way.target, way.source) => dialed,
         () = request.cancelled() => {
             let gone = Broken::Tunnel(TunnelError::PeerReset(ErrorCode::CANCEL));
             return Err(ConnectionError::Sending(gone));
         }
     };
-    let application = match dialed {
+    let mut application = match dialed {
         Ok(application) => application,
         Err(error) => {
             let error = ConnectionError::Application(error);
@@ -261,6 +271,7 @@ async fn deliver(
     };
     let counters = Arc::new(hbone::Counters::default());
     record.follow(Arc::new(FromPeer(Arc::clone(&counters))));
+    way.introduce(&mut application).await?;
     Ok(relay::from_peer(tunnel, application, &counters))
 }
 
