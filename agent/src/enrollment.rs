@@ -3,10 +3,11 @@
 //! The order is what keeps traffic from slipping past the proxy. Enrolling: record, rules, proxy; from the moment the
 //! rules stand, what the application sends is either carried by the proxy or refused. Withdrawing: rules, proxy, record;
 //! so no packet is redirected to a proxy that has let go. An agent that stops leaves everything as it is.
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use net::capture;
+use net::capture::{self, Obstacle};
 use net::{NamespaceError, NetNamespace, NetlinkError};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
@@ -30,6 +31,8 @@ pub(crate) struct Enrollment {
     store: Store,
     /// Held while rules and record are brought into step; answers of proxies are awaited without it.
     step: tokio::sync::Mutex<()>,
+    /// It is the same for all pods, so it is said once.
+    settings_refused: AtomicBool,
 }
 
 /// What to enroll.
@@ -106,7 +109,13 @@ impl EnrollError {
 impl Enrollment {
     pub(crate) fn new(store: Store) -> Self {
         let (changed, _) = watch::channel(());
-        Self { ledger: Mutex::default(), changed, store, step: tokio::sync::Mutex::default() }
+        Self {
+            ledger: Mutex::default(),
+            changed,
+            store,
+            step: tokio::sync::Mutex::default(),
+            settings_refused: AtomicBool::new(false),
+        }
     }
 
     /// A look at the ledger, for one decision.
@@ -173,13 +182,16 @@ impl Enrollment {
         records.retain(|other| other.uid != record.uid);
         records.push(record.clone());
         self.store.save(records)?;
-        if let Err(error) = capture::apply(&namespace, &record.options.capture()) {
-            // Rules are made together or not at all; routing may have come half way.
-            if before.is_none() {
-                let _ = capture::remove(&namespace);
+        match capture::apply(&namespace, &record.options.capture()) {
+            Ok(obstacle) => self.tell(&record, obstacle),
+            Err(error) => {
+                // Rules are made together or not at all; routing may have come half way.
+                if before.is_none() {
+                    let _ = capture::remove(&namespace);
+                }
+                self.store.save(self.ledger().records())?;
+                return Err(EnrollError::Rules(error));
             }
-            self.store.save(self.ledger().records())?;
-            return Err(EnrollError::Rules(error));
         }
         // The uid has moved to another namespace: the one it had is left clean.
         if let Some(old) = before.as_ref().and_then(|pod| pod.namespace.as_ref())
@@ -316,7 +328,7 @@ impl Enrollment {
             }
         };
         if let Some(namespace) = &namespace
-            && let Err(error) = repair(namespace, &record)
+            && let Err(error) = self.repair(namespace, &record)
         {
             tracing::error!(uid, %pod, %error, "the redirection rules cannot be put right");
         }
@@ -332,19 +344,37 @@ impl Enrollment {
             }
         }
     }
-}
 
-/// Puts rules right only if they differ: counters and connections of those that stand are not touched.
-fn repair(namespace: &NetNamespace, record: &Record) -> Result<(), NetlinkError> {
-    let wanted = record.options.capture();
-    // What cannot be read is written anew.
-    if capture::stands(namespace, &wanted).unwrap_or(false) {
-        tracing::info!(uid = record.uid, pod = %record.pod, "pod taken up, its rules stand");
-        return Ok(());
+    /// Puts rules right only if they differ: counters and connections of those that stand are not touched.
+    fn repair(&self, namespace: &NetNamespace, record: &Record) -> Result<(), NetlinkError> {
+        let wanted = record.options.capture();
+        // What cannot be read is written anew.
+        if capture::stands(namespace, &wanted).unwrap_or(false) {
+            tracing::info!(uid = record.uid, pod = %record.pod, "pod taken up, its rules stand");
+            return Ok(());
+        }
+        self.tell(record, capture::apply(namespace, &wanted)?);
+        tracing::warn!(uid = record.uid, pod = %record.pod, "pod taken up, its rules were put right");
+        Ok(())
     }
-    capture::apply(namespace, &wanted)?;
-    tracing::warn!(uid = record.uid, pod = %record.pod, "pod taken up, its rules were put right");
-    Ok(())
+
+    /// Says that a pod is captured in the more costly way.
+    fn tell(&self, record: &Record, obstacle: Option<Obstacle>) {
+        match obstacle {
+            None => {}
+            Some(Obstacle::Setting(refused)) => {
+                if !self.settings_refused.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(
+                        error = %refused,
+                        "answers of applications find back by connection tracking, which costs more"
+                    );
+                }
+            }
+            Some(obstacle) => {
+                tracing::info!(uid = record.uid, pod = %record.pod, reason = %obstacle, "connection tracking goes on");
+            }
+        }
+    }
 }
 
 fn check(request: &Request) -> Result<(), EnrollError> {

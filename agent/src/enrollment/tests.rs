@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use kit::sandbox::{Host, Sandbox, sandboxed};
 use net::NetNamespace;
-use net::capture::{self, Capture};
+use net::capture::{self, Capture, Setting, WayBack};
 use net::nftables;
 
 use crate::app::{self, Config};
@@ -129,6 +129,14 @@ fn stands(host: &Host) -> bool {
 
 fn is_clean(host: &Host) -> bool {
     nftables::table_names(&host.namespace).unwrap().is_empty()
+        && [Setting::Accept, Setting::ReflectV4, Setting::ReflectV6]
+            .iter()
+            .all(|setting| value(host, *setting) == "0")
+}
+
+fn value(host: &Host, setting: Setting) -> String {
+    let path = format!("/proc/sys/{}", setting.name().replace('.', "/"));
+    host.run(|| std::fs::read_to_string(path)).unwrap().trim().to_owned()
 }
 
 #[test]
@@ -279,6 +287,34 @@ fn an_agent_that_is_killed_leaves_rules_and_the_next_takes_them_up() {
         proxy.expect(&add);
         proxy.expect("sent");
         drop(second_path);
+    });
+}
+
+/// Rules of an earlier agent are brought up to date, and what a setting was before the first is put back at the end.
+#[test]
+fn rules_of_an_earlier_version_are_replaced_when_the_agent_starts() {
+    sandboxed(|mut sandbox| {
+        let folder = tempfile::tempdir().unwrap();
+        let (web, add) = pod(&mut sandbox);
+        let agent = Agent::start(folder.path());
+        let proxy = Proxy::start(folder.path(), "");
+        agent.enroll(&web, |_| {}).unwrap();
+        agent.kill();
+        proxy.kill();
+        // As it was left: nothing but the tables of that time, and settings as they are by default.
+        capture::remove(&web.namespace).unwrap();
+        let mut earlier = capture::rules(&Capture::default(), &WayBack::ByConnection);
+        earlier.tables.retain(|table| !table.name.ends_with("raw"));
+        nftables::replace(&web.namespace, &earlier, &[]).unwrap();
+        assert!(!stands(&web));
+        let agent = Agent::start(folder.path());
+        assert!(stands(&web));
+        assert_eq!(value(&web, Setting::Accept), "1");
+        let proxy = Proxy::start(folder.path(), "");
+        proxy.expect(&add);
+        agent.withdraw(&web).unwrap();
+        assert!(is_clean(&web));
+        agent.kill();
     });
 }
 

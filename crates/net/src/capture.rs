@@ -2,20 +2,24 @@
 //! removed.
 //!
 //! The proxy marks its own packets; marked ones are never redirected. Packets that come back for a connection in which
-//! the proxy speaks with a client's address are recognised by their connection's mark and routed to this machine
-//! (table 100).
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+//! the proxy speaks with a client's address carry another mark and are routed to this machine (table 100); how they
+//! come by it is the [`WayBack`].
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::NetNamespace;
 use crate::limits::ipv6_on_loopback;
 use crate::links::{Family, LOOPBACK, Links, MarkRule};
 use crate::netlink::NetlinkError;
-use crate::nftables::{
-    self, Action, Bits, Chain, ChainKind, Hook, HookPoint, Is, Match, Rule, Ruleset, Table, Transport,
-};
+use crate::nftables::{self, Bits, Ruleset};
+use crate::tracking::tracked;
 
+mod rules;
+mod settings;
 #[cfg(test)]
 mod tests;
+
+pub use rules::rules;
+pub use settings::{Before, Setting, SettingRefused};
 
 /// The mark of the proxy's packets.
 pub const PROXY_MARK: Bits = Bits { value: 0x539, mask: 0xfff };
@@ -33,14 +37,11 @@ pub const INBOUND_HBONE: u16 = 15008;
 /// DNS.
 pub const DNS_PROXY: u16 = 15053;
 
-const DNS: u16 = 53;
 const NAT: &str = "istio-ambient-nat";
 const MANGLE: &str = "istio-ambient-mangle";
 const RAW: &str = "istio-ambient-raw";
 /// Every table this module ever makes.
 pub const TABLES: [&str; 3] = [NAT, MANGLE, RAW];
-const PREROUTING: &str = "istio-prerouting";
-const OUTPUT: &str = "istio-output";
 
 /// How a namespace is captured.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,19 +73,32 @@ impl Default for Capture {
     }
 }
 
-/// The rules that capture a namespace so.
-pub fn rules(capture: &Capture) -> Ruleset {
-    let mut tables = vec![nat(capture), mangle()];
-    if capture.dns {
-        tables.push(raw());
-    }
-    Ruleset { tables }
+/// How answers of the application find back to the proxy that speaks with a client's address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WayBack {
+    /// The application's accepted socket carries the mark: nothing is tracked, no packet is looked at. What the settings
+    /// were that make it so is kept as the comment of a table, beside the rules that need them.
+    BySocket(Before),
+    /// Connections are tracked and carry the mark, as the reference has it.
+    ByConnection,
+}
+
+/// Why answers find back by their connection only.
+#[derive(Debug, thiserror::Error)]
+pub enum Obstacle {
+    /// The kernel does not have the settings or they cannot be written.
+    #[error(transparent)]
+    Setting(#[from] SettingRefused),
+    /// Connections are open whose answers need the rules that stand.
+    #[error("{0} connections are open that were made under the rules that stand")]
+    Open(usize),
 }
 
 /// Puts rules and routing in place. Doing it again changes nothing; no packet sees a state between old and new.
 ///
-/// The routing comes first: rules alone would leave replies to the proxy without a way back.
-pub fn apply(namespace: &NetNamespace, capture: &Capture) -> Result<(), NetlinkError> {
+/// The routing comes first: rules alone would leave replies to the proxy without a way back. Says what is in the way of
+/// the better [`WayBack`], if anything is.
+pub fn apply(namespace: &NetNamespace, capture: &Capture) -> Result<Option<Obstacle>, NetlinkError> {
     let capture = usable(namespace, capture)?;
     let mut links = Links::open(namespace)?;
     links.set_up(LOOPBACK)?;
@@ -92,11 +106,26 @@ pub fn apply(namespace: &NetNamespace, capture: &Capture) -> Result<(), NetlinkE
         links.add_local_table(RETURN_RULE.table, family)?;
         links.add_mark_rule(RETURN_RULE, family)?;
     }
-    let unwanted: &[&str] = if capture.dns { &[] } else { &[RAW] };
-    nftables::replace(namespace, &rules(&capture), unwanted)
+    let (way, obstacle) = choose(namespace, &capture)?;
+    let unwanted: &[&str] = if way == WayBack::ByConnection { &[] } else { &[MANGLE] };
+    nftables::replace(namespace, &rules(&capture, &way), unwanted)?;
+    Ok(obstacle)
 }
 
-/// Do rules and routing stand exactly as [`apply`] leaves them?
+/// The best way back that can be had, with its settings turned on.
+fn choose(namespace: &NetNamespace, capture: &Capture) -> Result<(WayBack, Option<Obstacle>), NetlinkError> {
+    let standing = nftables::read(namespace, &TABLES)?;
+    let open = returning_by_connection(namespace, &standing);
+    if open > 0 {
+        return Ok((WayBack::ByConnection, Some(Obstacle::Open(open))));
+    }
+    Ok(match settings::turn_on(namespace, capture, &before(&standing))? {
+        Ok(before) => (WayBack::BySocket(before), None),
+        Err(refused) => (WayBack::ByConnection, Some(refused.into())),
+    })
+}
+
+/// Do rules, routing and settings stand exactly as [`apply`] would leave them?
 pub fn stands(namespace: &NetNamespace, capture: &Capture) -> Result<bool, NetlinkError> {
     let capture = usable(namespace, capture)?;
     let mut links = Links::open(namespace)?;
@@ -105,18 +134,43 @@ pub fn stands(namespace: &NetNamespace, capture: &Capture) -> Result<bool, Netli
             return Ok(false);
         }
     }
-    Ok(nftables::read(namespace, &TABLES)? == rules(&capture))
+    let standing = nftables::read(namespace, &TABLES)?;
+    if standing.tables.iter().any(|table| table.name == MANGLE) {
+        let best = returning_by_connection(namespace, &standing) > 0
+            || !settings::can_be_turned_on(namespace, &capture)?;
+        return Ok(best && standing == rules(&capture, &WayBack::ByConnection));
+    }
+    let way = WayBack::BySocket(before(&standing));
+    Ok(settings::are_on(namespace, &capture)? && standing == rules(&capture, &way))
 }
 
-/// Removes whatever [`apply`] may have put in place.
+/// Removes whatever [`apply`] may have put in place, and puts settings back to what they were.
 pub fn remove(namespace: &NetNamespace) -> Result<(), NetlinkError> {
+    let standing = nftables::read(namespace, &TABLES)?;
     nftables::remove(namespace, &TABLES)?;
     let mut links = Links::open(namespace)?;
     for family in [Family::V4, Family::V6] {
         links.remove_mark_rule(RETURN_RULE, family)?;
         links.remove_local_table(RETURN_RULE.table, family)?;
     }
-    Ok(())
+    settings::put_back(namespace, &before(&standing))
+}
+
+/// How many open connections depend on rules that restore their answers' mark. Where those rules stand and the question
+/// is refused there may be some.
+fn returning_by_connection(namespace: &NetNamespace, standing: &Ruleset) -> usize {
+    if !standing.tables.iter().any(|table| table.name == MANGLE) {
+        return 0;
+    }
+    let Ok(connections) = tracked(namespace) else { return usize::MAX };
+    let returning = |mark: u32| mark & RETURN_MARK.mask == RETURN_MARK.value;
+    connections.iter().filter(|connection| connection.open && returning(connection.mark)).count()
+}
+
+/// What the settings were, as the rules that stand remember it.
+fn before(standing: &Ruleset) -> Before {
+    let raw = standing.tables.iter().find(|table| table.name == RAW);
+    raw.and_then(|table| table.comment.as_deref()).map(Before::parse).unwrap_or_default()
 }
 
 /// IPv6 is captured only where the namespace has it.
@@ -127,132 +181,4 @@ fn usable(namespace: &NetNamespace, capture: &Capture) -> Result<Capture, Netlin
 
 fn families(capture: &Capture) -> Vec<Family> {
     if capture.ipv6 { vec![Family::V4, Family::V6] } else { vec![Family::V4] }
-}
-
-fn nat(capture: &Capture) -> Table {
-    let nat = |point| Hook { kind: ChainKind::Nat, point, priority: -100 };
-    let chains = based(
-        nat(HookPoint::Prerouting),
-        nat_prerouting(capture),
-        nat(HookPoint::Output),
-        nat_output(capture),
-    );
-    Table { name: NAT.to_owned(), chains }
-}
-
-fn nat_prerouting(capture: &Capture) -> Vec<Rule> {
-    let mut rules = Vec::new();
-    for link in &capture.virtual_interfaces {
-        let from = || vec![Match::InLink(Is::Equal, link.clone()), tcp()];
-        rules.push(Rule { matches: from(), action: Action::Redirect(OUTBOUND) });
-        rules.push(Rule { matches: from(), action: Action::Return });
-    }
-    if !capture.ingress {
-        for probe in probes(capture) {
-            rules
-                .push(Rule { matches: vec![Match::Source(Is::Equal, probe), tcp()], action: Action::Accept });
-        }
-        for loopback in loopbacks(capture) {
-            let matches =
-                vec![not_to(loopback), tcp(), Match::DestinationPort(Is::Not, INBOUND_HBONE), not_marked()];
-            rules.push(Rule { matches, action: Action::Redirect(INBOUND_PLAINTEXT) });
-        }
-    }
-    rules
-}
-
-fn nat_output(capture: &Capture) -> Vec<Rule> {
-    let mut rules = Vec::new();
-    for probe in probes(capture) {
-        let matches = vec![Match::Destination(Is::Equal, probe), tcp()];
-        rules.push(Rule { matches, action: Action::Accept });
-    }
-    if capture.dns {
-        let leaves = Match::OutLink(Is::Not, LOOPBACK.to_owned());
-        let matches = vec![leaves, udp(), not_marked(), Match::DestinationPort(Is::Equal, DNS)];
-        rules.push(Rule { matches, action: Action::Redirect(DNS_PROXY) });
-        for loopback in loopbacks(capture) {
-            let matches = vec![not_to(loopback), tcp(), Match::DestinationPort(Is::Equal, DNS), not_marked()];
-            rules.push(Rule { matches, action: Action::Redirect(DNS_PROXY) });
-        }
-    }
-    let returning = vec![tcp(), Match::Mark(Is::Equal, RETURN_MARK)];
-    rules.push(Rule { matches: returning, action: Action::Accept });
-    for loopback in loopbacks(capture) {
-        let matches = vec![not_to(loopback), Match::OutLink(Is::Equal, LOOPBACK.to_owned())];
-        rules.push(Rule { matches, action: Action::Accept });
-    }
-    for loopback in loopbacks(capture) {
-        let matches = vec![not_to(loopback), tcp(), not_marked()];
-        rules.push(Rule { matches, action: Action::Redirect(OUTBOUND) });
-    }
-    rules
-}
-
-fn mangle() -> Table {
-    let prerouting = Hook { kind: ChainKind::Filter, point: HookPoint::Prerouting, priority: -150 };
-    let output = Hook { kind: ChainKind::Route, point: HookPoint::Output, priority: -150 };
-    let remember = Rule { matches: vec![marked()], action: Action::SetConnectionMark(RETURN_MARK) };
-    let recall =
-        Rule { matches: vec![Match::ConnectionMark(Is::Equal, RETURN_MARK)], action: Action::RestoreMark };
-    Table { name: MANGLE.to_owned(), chains: based(prerouting, vec![remember], output, vec![recall]) }
-}
-
-/// The proxy asks the pod's name servers from the pod's address: its connections are tracked in a zone of their own,
-/// or the answers would be taken for those to the application's redirected queries.
-fn raw() -> Table {
-    let raw = |point| Hook { kind: ChainKind::Filter, point, priority: -300 };
-    let answers = vec![udp(), not_marked(), Match::SourcePort(Is::Equal, DNS)];
-    let queries = vec![udp(), marked(), Match::DestinationPort(Is::Equal, DNS)];
-    let zone = |matches| vec![Rule { matches, action: Action::Zone(1) }];
-    let chains = based(raw(HookPoint::Prerouting), zone(answers), raw(HookPoint::Output), zone(queries));
-    Table { name: RAW.to_owned(), chains }
-}
-
-/// The two chains with the rules, and the two base chains that only jump to them.
-fn based(prerouting: Hook, on_arrival: Vec<Rule>, output: Hook, on_departure: Vec<Rule>) -> Vec<Chain> {
-    let custom = |name: &str, rules| Chain { name: name.to_owned(), hook: None, rules };
-    let base = |hook: Hook, to: &str| Chain {
-        name: hook.point.to_string(),
-        hook: Some(hook),
-        rules: vec![Rule { matches: vec![], action: Action::Jump(to.to_owned()) }],
-    };
-    vec![
-        custom(PREROUTING, on_arrival),
-        custom(OUTPUT, on_departure),
-        base(prerouting, PREROUTING),
-        base(output, OUTPUT),
-    ]
-}
-
-fn probes(capture: &Capture) -> Vec<IpAddr> {
-    of_families(capture, capture.probe_v4.into(), capture.probe_v6.into())
-}
-
-fn loopbacks(capture: &Capture) -> Vec<IpAddr> {
-    of_families(capture, Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into())
-}
-
-fn of_families(capture: &Capture, v4: IpAddr, v6: IpAddr) -> Vec<IpAddr> {
-    if capture.ipv6 { vec![v4, v6] } else { vec![v4] }
-}
-
-fn tcp() -> Match {
-    Match::Protocol(Transport::Tcp)
-}
-
-fn udp() -> Match {
-    Match::Protocol(Transport::Udp)
-}
-
-fn marked() -> Match {
-    Match::Mark(Is::Equal, PROXY_MARK)
-}
-
-fn not_marked() -> Match {
-    Match::Mark(Is::Not, PROXY_MARK)
-}
-
-fn not_to(address: IpAddr) -> Match {
-    Match::Destination(Is::Not, address)
 }

@@ -3,7 +3,7 @@
 //! **For:** listeners and dialled sockets as a mesh proxy needs them ([`socket`]: marks, transparent binds,
 //! original destinations), the byte relay of plaintext paths ([`mod@relay`]), descriptor passing over
 //! `SOCK_SEQPACKET` ([`seqpacket`]), network namespaces held by descriptor ([`namespace`]), links, addresses and
-//! routes ([`links`], [`star`]), and the redirection of a workload's namespace ([`capture`], encoded by [`nftables`]).
+//! routes ([`links`], [`star`]), and the redirection of a workload's namespace ([`capture`], encoded by [`nftables`]; what the kernel tracks there: [`tracking`]).
 //!
 //! **Not for:** deciding anything about the mesh, tunnels, TLS, logging (what a caller may want to log is returned
 //! as data), or calling programs such as `ip` or `nft` (none is needed).
@@ -30,6 +30,7 @@ pub mod relay;
 pub mod seqpacket;
 pub mod socket;
 pub mod star;
+pub mod tracking;
 
 pub use namespace::{NamespaceError, NamespaceId, NetNamespace};
 pub use netlink::NetlinkError;

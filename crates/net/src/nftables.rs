@@ -34,6 +34,8 @@ pub struct Ruleset {
 pub struct Table {
     /// Its name.
     pub name: String,
+    /// What its maker wants to be remembered with it; `nft` shows it.
+    pub comment: Option<String>,
     /// Its chains; a chain that is jumped to stands before those that jump.
     pub chains: Vec<Chain>,
 }
@@ -115,6 +117,8 @@ pub enum Match {
     Mark(Is, Bits),
     /// Connection mark.
     ConnectionMark(Is, Bits),
+    /// Mark of the socket that the packet is for. Holds for packets that have one only, also when it is "not".
+    SocketMark(Is, Bits),
     /// Source address. Holds for packets of the address's family only, also when it is "not".
     Source(Is, IpAddr),
     /// Destination address; of one family too.
@@ -156,6 +160,10 @@ pub enum Action {
     RestoreMark,
     /// Tracks the connection in this zone.
     Zone(u16),
+    /// The packet's connection is not tracked; no further rule of this base chain.
+    Untrack,
+    /// Sets these bits of the packet's mark, otherwise as [`Action::Untrack`].
+    MarkUntracked(Bits),
     /// Read from the kernel and not one of the above.
     Unknown(String),
 }
@@ -184,6 +192,11 @@ pub fn remove(namespace: &NetNamespace, tables: &[&str]) -> Result<(), NetlinkEr
 
 /// The names of all `inet` tables.
 pub fn table_names(namespace: &NetNamespace) -> Result<Vec<String>, NetlinkError> {
+    Ok(tables(namespace)?.into_iter().map(|(name, _)| name).collect())
+}
+
+/// The comments of all `inet` tables, with the tables' names.
+fn tables(namespace: &NetNamespace) -> Result<Vec<(String, Option<String>)>, NetlinkError> {
     let mut connection = Connection::open(namespace, netlink_sys::protocols::NETLINK_NETFILTER)?;
     let question = message(NfTablesMessage::GetTable(TableMessage { attributes: vec![] }));
     let answers = connection.list::<NetfilterMessage>("list the tables", question)?;
@@ -191,25 +204,31 @@ pub fn table_names(namespace: &NetNamespace) -> Result<Vec<String>, NetlinkError
         let NetfilterMessageInner::NfTables(NfTablesMessage::NewTable(table)) = answer.inner else {
             return None;
         };
-        table.attributes.into_iter().find_map(|attribute| match attribute {
-            TableAttribute::Name(name) => Some(name),
-            _ => None,
-        })
+        let (mut name, mut comment) = (None, None);
+        for attribute in table.attributes {
+            match attribute {
+                TableAttribute::Name(found) => name = Some(found),
+                TableAttribute::UserData(bytes) => comment = decode::comment(&bytes),
+                _ => {}
+            }
+        }
+        Some((name?, comment))
     });
     Ok(names.collect())
 }
 
 /// Reads those of the named tables that are there.
-pub fn read(namespace: &NetNamespace, tables: &[&str]) -> Result<Ruleset, NetlinkError> {
-    let present = table_names(namespace)?;
+pub fn read(namespace: &NetNamespace, names: &[&str]) -> Result<Ruleset, NetlinkError> {
+    let present = tables(namespace)?;
     let mut connection = Connection::open(namespace, netlink_sys::protocols::NETLINK_NETFILTER)?;
     let question = message(NfTablesMessage::GetChain(ChainMessage { attributes: vec![] }));
     let chains = connection.list::<NetfilterMessage>("list the chains", question)?;
     let question = message(NfTablesMessage::GetRule(RuleMessage { attributes: vec![] }));
     let rules = connection.list::<NetfilterMessage>("list the rules", question)?;
     let mut ruleset = Ruleset::default();
-    for name in tables.iter().filter(|name| present.iter().any(|found| found == *name)) {
-        let mut table = Table { name: (*name).to_owned(), chains: Vec::new() };
+    for name in names {
+        let Some((_, comment)) = present.iter().find(|(found, _)| found == name) else { continue };
+        let mut table = Table { name: (*name).to_owned(), comment: comment.clone(), chains: Vec::new() };
         table.chains.extend(chains.iter().filter_map(|answer| decode::chain(answer, name)));
         for answer in &rules {
             let Some((chain, rule)) = decode::rule(answer, name) else { continue };
@@ -239,7 +258,8 @@ fn deletion(name: &str) -> [Change; 2] {
 }
 
 fn creation(table: &Table) -> Vec<Change> {
-    let attributes = vec![TableAttribute::Name(table.name.clone())];
+    let mut attributes = vec![TableAttribute::Name(table.name.clone())];
+    attributes.extend(table.comment.as_ref().map(|text| TableAttribute::UserData(encode::comment(text))));
     let new = message(NfTablesMessage::NewTable(TableMessage { attributes }));
     let mut changes = vec![(format!("make the table {}", table.name), new, NLM_F_CREATE)];
     for chain in &table.chains {

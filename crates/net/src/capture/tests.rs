@@ -1,5 +1,5 @@
 //! The rules as `nft` would print them. A-IP-16
-use super::{Capture, rules};
+use super::{Before, Capture, Setting, WayBack, rules};
 
 const MANGLE: &str = "\
 table inet istio-ambient-mangle {
@@ -20,27 +20,70 @@ table inet istio-ambient-mangle {
 }
 ";
 
-const RAW: &str = "\
-table inet istio-ambient-raw {
-  chain istio-prerouting {
-    l4proto udp mark != 0x539/0xfff sport 53 counter ct zone set 1
-  }
-  chain istio-output {
-    l4proto udp mark 0x539/0xfff dport 53 counter ct zone set 1
-  }
-  chain prerouting {
-    type filter hook prerouting priority -300
-    counter jump istio-prerouting
-  }
-  chain output {
-    type filter hook output priority -300
-    counter jump istio-output
-  }
-}
+const TUNNELS_IN: &str = "\
+l4proto tcp dport 15008 counter notrack accept
+l4proto tcp sport 15008 socket mark 0x539/0xfff counter notrack accept
 ";
 
+const ANSWERS: &str = "\
+l4proto udp mark != 0x539/0xfff sport 53 counter ct zone set 1
+";
+
+const OWN: &str = "mark 0x0/0xffffffff counter accept\n";
+
+const RETURNING: &str = "l4proto tcp mark 0x111/0xfff counter notrack accept\n";
+
+const OTHERS: &str = "mark != 0x539/0xfff counter accept\n";
+
+const QUERIES: &str = "l4proto udp dport 53 counter ct zone set 1\n";
+
+const REDIRECTED: &str = "\
+sport 15001 counter accept
+sport 15006 counter accept
+";
+
+const REDIRECTED_DNS: &str = "sport 15053 counter accept\n";
+
+const TUNNELS_OUT: &str = "\
+l4proto tcp dport 15008 counter notrack accept
+l4proto tcp sport 15008 counter notrack accept
+";
+
+const TO_APPLICATION: &str = "l4proto tcp oifname lo counter mark set 0x111/0xfff notrack accept\n";
+
+fn raw(comment: &str, prerouting: &str, output: &str) -> String {
+    format!(
+        "table inet istio-ambient-raw {{
+{comment}  chain prerouting {{
+    type filter hook prerouting priority -300
+{}  }}
+  chain output {{
+    type filter hook output priority -300
+{}  }}
+}}
+",
+        indent(prerouting),
+        indent(output)
+    )
+}
+
+/// The raw table of most captures.
+fn usual_raw() -> String {
+    let output = [OWN, RETURNING, OTHERS, QUERIES, REDIRECTED, REDIRECTED_DNS, TUNNELS_OUT, TO_APPLICATION];
+    raw(REMEMBERED, &joined(&[TUNNELS_IN, ANSWERS]), &joined(&output))
+}
+
+const REMEMBERED: &str = "  comment \"before: net.ipv4.tcp_fwmark_accept=0 net.ipv4.fwmark_reflect=1\"\n";
+
+fn by_socket() -> WayBack {
+    WayBack::BySocket([(Setting::Accept, 0), (Setting::ReflectV4, 1)].into_iter().collect())
+}
+
+fn indent(rules: &str) -> String {
+    rules.lines().map(|rule| format!("    {}\n", rule.trim())).collect()
+}
+
 fn nat(prerouting: &str, output: &str) -> String {
-    let indent = |rules: &str| rules.lines().map(|rule| format!("    {}\n", rule.trim())).collect::<String>();
     format!(
         "table inet istio-ambient-nat {{
   chain istio-prerouting {{
@@ -101,7 +144,7 @@ fn joined(parts: &[&str]) -> String {
 
 #[track_caller]
 fn check(capture: &Capture, expected: &[&str]) {
-    assert_eq!(rules(capture).to_string(), expected.concat());
+    assert_eq!(rules(capture, &by_socket()).to_string(), expected.concat());
 }
 
 fn two_taps() -> Vec<String> {
@@ -111,28 +154,58 @@ fn two_taps() -> Vec<String> {
 #[test]
 fn default_rules() {
     let output = joined(&[PROBE, DNS, OUTBOUND]);
-    check(&Capture::default(), &[&nat(INBOUND, &output), MANGLE, RAW]);
+    check(&Capture::default(), &[&nat(INBOUND, &output), &usual_raw()]);
+}
+
+/// What is remembered comes back from the comment, and a comment of somebody else is nothing to remember.
+#[test]
+fn what_the_settings_were_is_read_back() {
+    let WayBack::BySocket(before) = by_socket() else { unreachable!() };
+    assert_eq!(Before::parse(&before.to_string()), before);
+    for foreign in ["", "hello", "before: net.ipv4.ip_forward=1", "before: net.ipv4.tcp_fwmark_accept=300"] {
+        assert_eq!(Before::parse(foreign), Before::default(), "{foreign}");
+    }
+}
+
+/// The reference's rules; what is not tracked is not redirected by any of them.
+#[test]
+fn by_the_connection_its_mark_leads_back() {
+    let output = joined(&[PROBE, DNS, OUTBOUND]);
+    let raw = raw(
+        "",
+        &joined(&[TUNNELS_IN, ANSWERS]),
+        &joined(&[OWN, OTHERS, QUERIES, REDIRECTED, REDIRECTED_DNS, TUNNELS_OUT]),
+    );
+    let found = rules(&Capture::default(), &WayBack::ByConnection).to_string();
+    assert_eq!(found, [&nat(INBOUND, &output), MANGLE, &raw].concat());
 }
 
 #[test]
 fn ingress_mode_leaves_inbound_alone() {
     let capture = Capture { ingress: true, ..Capture::default() };
-    check(&capture, &[&nat("", &joined(&[PROBE, DNS, OUTBOUND])), MANGLE, RAW]);
+    check(&capture, &[&nat("", &joined(&[PROBE, DNS, OUTBOUND])), &usual_raw()]);
 }
 
 #[test]
 fn virtual_interfaces_come_first() {
     let capture = Capture { virtual_interfaces: two_taps(), ..Capture::default() };
     let output = joined(&[PROBE, DNS, OUTBOUND]);
-    check(&capture, &[&nat(&joined(&[VIRTUAL, INBOUND]), &output), MANGLE, RAW]);
+    let taps = "iifname tap0 l4proto tcp counter accept\niifname tap1 l4proto tcp counter accept\n";
+    let raw = usual_raw().replacen(&indent(TUNNELS_IN), &indent(&joined(&[taps, TUNNELS_IN])), 1);
+    check(&capture, &[&nat(&joined(&[VIRTUAL, INBOUND]), &output), &raw]);
     let capture = Capture { ingress: true, ..capture };
-    check(&capture, &[&nat(VIRTUAL, &output), MANGLE, RAW]);
+    check(&capture, &[&nat(VIRTUAL, &output), &raw]);
 }
 
 #[test]
-fn without_dns_capture_there_is_no_raw_table() {
+fn without_dns_capture_there_are_no_rules_about_it() {
     let capture = Capture { dns: false, ..Capture::default() };
-    check(&capture, &[&nat(INBOUND, &joined(&[PROBE, OUTBOUND])), MANGLE]);
+    let raw = raw(
+        REMEMBERED,
+        TUNNELS_IN,
+        &joined(&[OWN, RETURNING, OTHERS, REDIRECTED, TUNNELS_OUT, TO_APPLICATION]),
+    );
+    check(&capture, &[&nat(INBOUND, &joined(&[PROBE, OUTBOUND])), &raw]);
 }
 
 #[test]
@@ -142,5 +215,5 @@ fn without_ipv6_every_rule_that_names_an_address_is_there_once() {
         text.lines().filter(|line| !line.contains("ip6")).map(|line| format!("{line}\n")).collect::<String>()
     };
     let output = joined(&[PROBE, DNS, OUTBOUND]);
-    check(&capture, &[&nat(&v4(INBOUND), &v4(&output)), MANGLE, RAW]);
+    check(&capture, &[&nat(&v4(INBOUND), &v4(&output)), &usual_raw()]);
 }

@@ -10,8 +10,8 @@ use netlink_packet_netfilter::nftables::{
 use netlink_packet_netfilter::{NetfilterMessage, NetfilterMessageInner};
 
 use super::encode::{
-    ACCEPT, CT_DESTINATION_REGISTER, CT_KEY, CT_MARK, CT_SOURCE_REGISTER, CT_ZONE, IPV4, IPV6, NETWORK, TCP,
-    TRANSPORT, UDP,
+    ACCEPT, COMMENT, CT_DESTINATION_REGISTER, CT_KEY, CT_MARK, CT_SOURCE_REGISTER, CT_ZONE, IPV4, IPV6,
+    NETWORK, SOCKET_KEY, SOCKET_MARK, TCP, TRANSPORT, UDP,
 };
 use super::{Action, Bits, Chain, ChainKind, Hook, HookPoint, Is, Match, Rule, Transport};
 
@@ -54,6 +54,18 @@ pub(super) fn rule(answer: &NetfilterMessage, table: &str) -> Option<(String, Ru
     Some((found.0, found.1?))
 }
 
+/// The comment in a table's user data: a row of type, length, value.
+pub(super) fn comment(mut data: &[u8]) -> Option<String> {
+    while let [kind, length, rest @ ..] = data {
+        let (value, rest) = rest.split_at_checked(usize::from(*length))?;
+        if *kind == COMMENT {
+            return unpadded(value);
+        }
+        data = rest;
+    }
+    None
+}
+
 fn hook_of(attributes: &[HookAttribute]) -> Option<(HookPoint, i32)> {
     let (mut point, mut priority) = (None, None);
     for attribute in attributes {
@@ -82,6 +94,7 @@ enum Held {
     Meta(MetaKey),
     Payload { base: u32, offset: u32 },
     ConnectionMark,
+    SocketMark,
     Bytes(Vec<u8>),
 }
 
@@ -91,15 +104,28 @@ struct Reader {
     mask: Option<(u32, u32)>,
     family: Option<u8>,
     matches: Vec<Match>,
+    marked: Option<Bits>,
+    untracked: bool,
     action: Option<Action>,
 }
 
 fn expressions(list: &[ListAttribute<ExpressionAttribute>]) -> Rule {
-    let mut reader =
-        Reader { held: Held::Nothing, mask: None, family: None, matches: Vec::new(), action: None };
+    let mut reader = Reader {
+        held: Held::Nothing,
+        mask: None,
+        family: None,
+        matches: Vec::new(),
+        marked: None,
+        untracked: false,
+        action: None,
+    };
     for element in list {
         let ListAttribute::Element(attributes) = element else { continue };
         for attribute in attributes {
+            // The one expression that has nothing to say besides its name.
+            if matches!(attribute, ExpressionAttribute::Name(name) if name == "notrack") {
+                reader.untracked = true;
+            }
             let ExpressionAttribute::Data(expression) = attribute else { continue };
             if reader.take(expression).is_none() {
                 reader.action = Some(Action::Unknown(format!("{expression:?}")));
@@ -125,7 +151,8 @@ impl Reader {
             Expressions::Cmp(attributes) => self.compare(attributes),
             Expressions::Immediate(attributes) => self.immediate(attributes),
             Expressions::Other { expression_type, attributes } => match expression_type.as_str() {
-                "counter" => Some(()),
+                "counter" | "notrack" => Some(()),
+                "socket" => self.socket(attributes),
                 "ct" => self.connection(attributes),
                 "redir" => {
                     let Held::Bytes(bytes) = &self.held else { return None };
@@ -154,9 +181,13 @@ impl Reader {
             self.hold(Held::Meta(key));
             return Some(());
         }
-        let restores =
-            key == MetaKey::Mark && matches!(self.held, Held::ConnectionMark) && self.mask.is_none();
-        self.action = Some(restores.then_some(Action::RestoreMark)?);
+        match (key, &self.held, self.mask) {
+            (MetaKey::Mark, Held::ConnectionMark, None) => self.action = Some(Action::RestoreMark),
+            (MetaKey::Mark, Held::Meta(MetaKey::Mark), Some((kept, value))) => {
+                self.marked = Some(Bits { value, mask: !kept });
+            }
+            _ => return None,
+        }
         Some(())
     }
 
@@ -186,13 +217,14 @@ impl Reader {
         Some(())
     }
 
+    fn socket(&mut self, attributes: &[DefaultNla]) -> Option<()> {
+        let key = big_endian(attributes, SOCKET_KEY)?;
+        self.hold((key == SOCKET_MARK).then_some(Held::SocketMark)?);
+        Some(())
+    }
+
     fn connection(&mut self, attributes: &[DefaultNla]) -> Option<()> {
-        let find = |kind| {
-            let found = attributes.iter().find(|attribute| attribute.kind() == kind)?;
-            let mut bytes = vec![0; found.value_len()];
-            found.emit_value(&mut bytes);
-            Some(u32::from_be_bytes(bytes.try_into().ok()?))
-        };
+        let find = |kind| big_endian(attributes, kind);
         let key = find(CT_KEY)?;
         if find(CT_DESTINATION_REGISTER).is_some() {
             self.hold((key == CT_MARK).then_some(Held::ConnectionMark)?);
@@ -215,11 +247,23 @@ impl Reader {
         for attribute in attributes {
             match attribute {
                 Immediate::Data(DataAttribute::Value(bytes)) => self.hold(Held::Bytes(bytes.clone())),
-                Immediate::Data(DataAttribute::Verdict(verdict)) => self.action = Some(verdict_of(verdict)?),
+                Immediate::Data(DataAttribute::Verdict(verdict)) => {
+                    self.action = Some(self.verdict(verdict)?)
+                }
                 _ => {}
             }
         }
         Some(())
+    }
+
+    /// Not tracking ends the chain's rules, as accepting does; both are one action.
+    fn verdict(&self, verdict: &[VerdictAttribute]) -> Option<Action> {
+        match (verdict_of(verdict)?, self.marked, self.untracked) {
+            (Action::Accept, None, true) => Some(Action::Untrack),
+            (Action::Accept, Some(bits), true) => Some(Action::MarkUntracked(bits)),
+            (other, None, false) => Some(other),
+            _ => None,
+        }
     }
 
     fn compare(&mut self, attributes: &[Cmp]) -> Option<()> {
@@ -251,6 +295,9 @@ impl Reader {
             }
             (Held::ConnectionMark, Some((mask, 0))) => {
                 Match::ConnectionMark(is, Bits { value: number(bytes)?, mask })
+            }
+            (Held::SocketMark, Some((mask, 0))) => {
+                Match::SocketMark(is, Bits { value: number(bytes)?, mask })
             }
             (Held::Payload { base: TRANSPORT, offset }, None) => {
                 let port = u16::from_be_bytes(bytes.try_into().ok()?);
@@ -289,6 +336,14 @@ fn verdict_of(attributes: &[VerdictAttribute]) -> Option<Action> {
         Verdict::Jump => Some(Action::Jump(chain?)),
         _ => None,
     }
+}
+
+/// The attribute of that kind, a number.
+fn big_endian(attributes: &[DefaultNla], kind: u16) -> Option<u32> {
+    let found = attributes.iter().find(|attribute| attribute.kind() == kind)?;
+    let mut bytes = vec![0; found.value_len()];
+    found.emit_value(&mut bytes);
+    Some(u32::from_be_bytes(bytes.try_into().ok()?))
 }
 
 fn number(bytes: &[u8]) -> Option<u32> {

@@ -32,6 +32,13 @@ pub(super) const ACCEPT: Verdict = Verdict::Other(1);
 /// `IFNAMSIZ`: a whole name is compared with its padding.
 pub(super) const NAME: usize = 16;
 
+/// `enum nft_socket_attributes`, `enum nft_socket_keys`.
+pub(super) const SOCKET_KEY: u16 = 1;
+pub(super) const SOCKET_DESTINATION_REGISTER: u16 = 2;
+pub(super) const SOCKET_MARK: u32 = 1;
+/// `NFTNL_UDATA_TABLE_COMMENT`.
+pub(super) const COMMENT: u8 = 0;
+
 const R: Register = Register::Reg1;
 
 pub(super) fn rule(rule: &Rule) -> Vec<ListAttribute<ExpressionAttribute>> {
@@ -42,6 +49,13 @@ pub(super) fn rule(rule: &Rule) -> Vec<ListAttribute<ExpressionAttribute>> {
     out.push(other("counter", vec![]));
     encode_action(&rule.action, &mut out);
     out.into_iter().map(ListAttribute::from).collect()
+}
+
+/// A comment as `nft` keeps it: type, length, text with its final zero. What is longer than it can say is cut.
+pub(super) fn comment(text: &str) -> Vec<u8> {
+    let text: Vec<u8> = text.bytes().take(usize::from(u8::MAX) - 1).chain([0]).collect();
+    let length = u8::try_from(text.len()).unwrap_or(u8::MAX);
+    [vec![COMMENT, length], text].concat()
 }
 
 fn encode_match(one: &Match, out: &mut Vec<Expressions>) {
@@ -61,6 +75,10 @@ fn encode_match(one: &Match, out: &mut Vec<Expressions>) {
         Match::Mark(is, bits) => out.extend([meta(MetaKey::Mark), keep(bits.mask), compare_mark(*is, *bits)]),
         Match::ConnectionMark(is, bits) => {
             out.extend([load_ct_mark(), keep(bits.mask), compare_mark(*is, *bits)]);
+        }
+        Match::SocketMark(is, bits) => {
+            let attributes = vec![(SOCKET_KEY, SOCKET_MARK), (SOCKET_DESTINATION_REGISTER, u32::from(R))];
+            out.extend([other("socket", attributes), keep(bits.mask), compare_mark(*is, *bits)]);
         }
         Match::Source(is, address) => address_at(address, 12, 8, *is, out),
         Match::Destination(is, address) => address_at(address, 16, 24, *is, out),
@@ -83,10 +101,16 @@ fn encode_action(action: &Action, out: &mut Vec<Expressions>) {
             out.extend([load_ct_mark(), bitwise(!bits.mask, bits.value), store_ct(CT_MARK)]);
         }
         Action::RestoreMark => {
-            let store = vec![Meta::Key(MetaKey::Mark), Meta::SourceRegister(R)];
-            out.extend([load_ct_mark(), Expressions::Meta(store)]);
+            out.extend([load_ct_mark(), store_mark()]);
         }
         Action::Zone(zone) => out.extend([immediate(zone.to_ne_bytes().to_vec()), store_ct(CT_ZONE)]),
+        Action::Untrack => {
+            out.extend([other("notrack", vec![]), verdict(vec![VerdictAttribute::Code(ACCEPT)])]);
+        }
+        Action::MarkUntracked(bits) => {
+            out.extend([meta(MetaKey::Mark), bitwise(!bits.mask, bits.value), store_mark()]);
+            encode_action(&Action::Untrack, out);
+        }
         // Never written: it only comes out of the decoder.
         Action::Unknown(_) => {}
     }
@@ -104,6 +128,10 @@ fn address_at(address: &IpAddr, v4: u32, v6: u32, is: Is, out: &mut Vec<Expressi
 
 fn meta(key: MetaKey) -> Expressions {
     Expressions::Meta(vec![Meta::Key(key), Meta::DestinationRegister(R)])
+}
+
+fn store_mark() -> Expressions {
+    Expressions::Meta(vec![Meta::Key(MetaKey::Mark), Meta::SourceRegister(R)])
 }
 
 fn payload(base: u32, offset: u32, length: u32) -> Expressions {

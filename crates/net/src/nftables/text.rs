@@ -13,6 +13,9 @@ impl Display for Ruleset {
 impl Display for Table {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         writeln!(f, "table inet {} {{", self.name)?;
+        if let Some(comment) = &self.comment {
+            writeln!(f, "  comment {comment:?}")?;
+        }
         self.chains.iter().try_for_each(|chain| write!(f, "{chain}"))?;
         writeln!(f, "}}")
     }
@@ -47,6 +50,7 @@ impl Display for Match {
             Self::DestinationPort(is, port) => write!(f, "dport {is}{port}"),
             Self::Mark(is, bits) => write!(f, "mark {is}{bits}"),
             Self::ConnectionMark(is, bits) => write!(f, "ct mark {is}{bits}"),
+            Self::SocketMark(is, bits) => write!(f, "socket mark {is}{bits}"),
             Self::Source(is, address) => write!(f, "{} saddr {is}{address}", family(address)),
             Self::Destination(is, address) => write!(f, "{} daddr {is}{address}", family(address)),
         }
@@ -63,6 +67,8 @@ impl Display for Action {
             Self::SetConnectionMark(bits) => write!(f, "ct mark set {bits}"),
             Self::RestoreMark => write!(f, "mark set ct mark"),
             Self::Zone(zone) => write!(f, "ct zone set {zone}"),
+            Self::Untrack => write!(f, "notrack accept"),
+            Self::MarkUntracked(bits) => write!(f, "mark set {bits} notrack accept"),
             Self::Unknown(what) => write!(f, "unknown ({what})"),
         }
     }
