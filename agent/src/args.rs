@@ -74,6 +74,9 @@ pub(crate) struct Enroll {
     /// Interfaces of machines within the pod, whose traffic is outbound
     #[arg(long, value_name = "NAMES", value_delimiter = ',', alias = "reroute-virtual-interfaces")]
     pub virtual_interfaces: Vec<String>,
+    /// Lead answers back by connection tracking: for applications whose listeners have a mark of their own (SO_MARK)
+    #[arg(long)]
+    pub track_answers: bool,
     /// How long to wait for the node proxy, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub wait: u64,
@@ -114,6 +117,7 @@ impl Enroll {
             dns_capture: self.dns_capture,
             ingress: self.ingress,
             virtual_interfaces: self.virtual_interfaces.clone(),
+            track_answers: self.track_answers,
         }
     }
 }

@@ -40,11 +40,12 @@ pub(crate) struct Options {
     pub dns_capture: bool,
     pub ingress: bool,
     pub virtual_interfaces: Vec<String>,
+    pub track_answers: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { dns_capture: true, ingress: false, virtual_interfaces: Vec::new() }
+        Self { dns_capture: true, ingress: false, virtual_interfaces: Vec::new(), track_answers: false }
     }
 }
 
@@ -53,6 +54,7 @@ impl Options {
         Capture {
             dns: self.dns_capture,
             ingress: self.ingress,
+            track_answers: self.track_answers,
             virtual_interfaces: self.virtual_interfaces.clone(),
             ..Capture::default()
         }

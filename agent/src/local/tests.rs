@@ -3,7 +3,7 @@ use super::*;
 
 #[test]
 fn requests_and_answers_are_lines_of_json() {
-    let line = r#"{"do":"enroll","netns":"/run/netns/x","uid":"u","pod":"ns/web","serviceAccount":"sa","dnsCapture":false,"ingress":true,"virtualInterfaces":[],"waitSeconds":30}"#;
+    let line = r#"{"do":"enroll","netns":"/run/netns/x","uid":"u","pod":"ns/web","serviceAccount":"sa","dnsCapture":false,"ingress":true,"virtualInterfaces":[],"trackAnswers":false,"waitSeconds":30}"#;
     let request: Request = serde_json::from_str(line).unwrap();
     assert_eq!(serde_json::to_string(&request).unwrap(), line);
     let Request::Enroll(enroll) = request else { panic!() };

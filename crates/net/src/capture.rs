@@ -52,6 +52,9 @@ pub struct Capture {
     pub ingress: bool,
     /// DNS goes to the proxy.
     pub dns: bool,
+    /// Answers find back by their connection although they could by their socket: for applications whose listeners have a
+    /// mark of their own.
+    pub track_answers: bool,
     /// Links of machines within the workload; what comes in by them is outbound traffic.
     pub virtual_interfaces: Vec<String>,
     /// Source of the kubelet's probes, never redirected.
@@ -66,6 +69,7 @@ impl Default for Capture {
             ipv6: true,
             ingress: false,
             dns: true,
+            track_answers: false,
             virtual_interfaces: Vec::new(),
             probe_v4: Ipv4Addr::new(169, 254, 7, 127),
             probe_v6: Ipv6Addr::new(0xfd16, 0x9254, 0x7127, 0x1337, 0xffff, 0xffff, 0xffff, 0xffff),
@@ -115,6 +119,10 @@ pub fn apply(namespace: &NetNamespace, capture: &Capture) -> Result<Option<Obsta
 /// The best way back that can be had, with its settings turned on.
 fn choose(namespace: &NetNamespace, capture: &Capture) -> Result<(WayBack, Option<Obstacle>), NetlinkError> {
     let standing = nftables::read(namespace, &TABLES)?;
+    if capture.track_answers {
+        settings::put_back(namespace, &before(&standing))?;
+        return Ok((WayBack::ByConnection, None));
+    }
     let open = returning_by_connection(namespace, &standing);
     if open > 0 {
         return Ok((WayBack::ByConnection, Some(Obstacle::Open(open))));
@@ -136,12 +144,13 @@ pub fn stands(namespace: &NetNamespace, capture: &Capture) -> Result<bool, Netli
     }
     let standing = nftables::read(namespace, &TABLES)?;
     if standing.tables.iter().any(|table| table.name == MANGLE) {
-        let best = returning_by_connection(namespace, &standing) > 0
+        let best = capture.track_answers
+            || returning_by_connection(namespace, &standing) > 0
             || !settings::can_be_turned_on(namespace, &capture)?;
         return Ok(best && standing == rules(&capture, &WayBack::ByConnection));
     }
     let way = WayBack::BySocket(before(&standing));
-    Ok(settings::are_on(namespace, &capture)? && standing == rules(&capture, &way))
+    Ok(!capture.track_answers && settings::are_on(namespace, &capture)? && standing == rules(&capture, &way))
 }
 
 /// Removes whatever [`apply`] may have put in place, and puts settings back to what they were.

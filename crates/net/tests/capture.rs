@@ -467,6 +467,26 @@ fn without_the_settings_answers_find_back_by_their_connection() {
     });
 }
 
+/// A listener with a mark of its own hands that one on; the connection's mark goes before it.
+#[test]
+fn answers_of_sockets_with_a_mark_of_their_own_find_back_where_they_are_tracked() {
+    sandboxed(|mut sandbox| {
+        let (pod, peer) = pair(&mut sandbox);
+        capturing(&pod, &Capture::default());
+        let tracking = Capture { track_answers: true, ..Capture::default() };
+        assert!(!capture::stands(&pod.namespace, &tracking).unwrap());
+        capturing(&pod, &tracking);
+        assert!(capture::stands(&pod.namespace, &tracking).unwrap());
+        assert_eq!(settings(&pod), ["0", "0", "0"]);
+        let options = ListenOptions { mark: Some(7), ..ListenOptions::default() };
+        let listener = pod.run(|| listen((pod.v4(), 8080).into(), &options)).unwrap().socket;
+        listener.set_nonblocking(false).unwrap();
+        pod.spawn(move || listener.accept().unwrap().0.write_all(b"marked").unwrap());
+        assert_eq!(call_marked(&pod, (pod.v4(), 8080).into(), Some(peer.v4())), "marked");
+        assert!(!capture::stands(&pod.namespace, &Capture::default()).unwrap());
+    });
+}
+
 /// A setting that somebody takes back is noticed.
 #[test]
 fn rules_without_their_settings_do_not_stand() {
