@@ -361,18 +361,16 @@ impl Enrollment {
     /// Says that a pod is captured in the more costly way.
     fn tell(&self, record: &Record, obstacle: Option<Obstacle>) {
         match obstacle {
-            None => {}
-            Some(Obstacle::Setting(refused)) => {
-                if !self.settings_refused.swap(true, Ordering::Relaxed) {
-                    tracing::warn!(
-                        error = %refused,
-                        "answers of applications find back by connection tracking, which costs more"
-                    );
-                }
+            Some(Obstacle::Setting(refused)) if !self.settings_refused.swap(true, Ordering::Relaxed) => {
+                tracing::warn!(
+                    error = %refused,
+                    "answers of applications find back by connection tracking, which costs more"
+                );
             }
-            Some(obstacle) => {
+            Some(obstacle @ Obstacle::Open(_)) => {
                 tracing::info!(uid = record.uid, pod = %record.pod, reason = %obstacle, "connection tracking goes on");
             }
+            Some(Obstacle::Setting(_)) | None => {}
         }
     }
 }

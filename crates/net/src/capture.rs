@@ -119,7 +119,7 @@ pub fn apply(namespace: &NetNamespace, capture: &Capture) -> Result<Option<Obsta
 /// The best way back that can be had, with its settings turned on.
 fn choose(namespace: &NetNamespace, capture: &Capture) -> Result<(WayBack, Option<Obstacle>), NetlinkError> {
     let standing = nftables::read(namespace, &TABLES)?;
-    if capture.track_answers {
+    if must_track(capture) {
         settings::put_back(namespace, &before(&standing))?;
         return Ok((WayBack::ByConnection, None));
     }
@@ -144,13 +144,13 @@ pub fn stands(namespace: &NetNamespace, capture: &Capture) -> Result<bool, Netli
     }
     let standing = nftables::read(namespace, &TABLES)?;
     if standing.tables.iter().any(|table| table.name == MANGLE) {
-        let best = capture.track_answers
+        let best = must_track(&capture)
             || returning_by_connection(namespace, &standing) > 0
             || !settings::can_be_turned_on(namespace, &capture)?;
         return Ok(best && standing == rules(&capture, &WayBack::ByConnection));
     }
     let way = WayBack::BySocket(before(&standing));
-    Ok(!capture.track_answers && settings::are_on(namespace, &capture)? && standing == rules(&capture, &way))
+    Ok(!must_track(&capture) && settings::are_on(namespace, &capture)? && standing == rules(&capture, &way))
 }
 
 /// Removes whatever [`apply`] may have put in place, and puts settings back to what they were.
@@ -163,6 +163,11 @@ pub fn remove(namespace: &NetNamespace) -> Result<(), NetlinkError> {
         links.remove_local_table(RETURN_RULE.table, family)?;
     }
     settings::put_back(namespace, &before(&standing))
+}
+
+/// Machines within a workload are reached through address translation of somebody else's making, which needs tracking.
+fn must_track(capture: &Capture) -> bool {
+    capture.track_answers || !capture.virtual_interfaces.is_empty()
 }
 
 /// How many open connections depend on rules that restore their answers' mark. Where those rules stand and the question
