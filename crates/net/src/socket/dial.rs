@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd as _;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 
 use super::{Keepalive, canonical, set_keepalive};
 use crate::NetNamespace;
@@ -66,8 +66,29 @@ pub async fn dial(
         // Options may be half set: a new socket is unbound for certain.
         Some(Err(fallback)) => (make(Domain::for_address(target))?, Some(fallback)),
     };
-    let stream = TcpSocket::from_std_stream(socket.into()).connect(target).await?;
+    let stream = establish(socket, target).await?;
     Ok(Dialed { stream, fallback })
+}
+
+/// Connects. To a target on the same machine the handshake is over before the call returns, although the call says that
+/// it is under way; asked once more, it tells how it ended, and nobody waits for the event loop.
+async fn establish(socket: Socket, target: SocketAddr) -> io::Result<TcpStream> {
+    let target = SockAddr::from(target);
+    let under_way = match socket.connect(&target) {
+        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => match socket.connect(&target) {
+            Err(error) if error.raw_os_error() == Some(libc::EALREADY) => true,
+            result => result.map(|()| false)?,
+        },
+        result => result.map(|()| false)?,
+    };
+    let stream = TcpStream::from_std(socket.into())?;
+    if under_way {
+        stream.writable().await?;
+        if let Some(error) = stream.take_error()? {
+            return Err(error);
+        }
+    }
+    Ok(stream)
 }
 
 fn prepare(domain: Domain, options: &DialOptions) -> io::Result<Socket> {

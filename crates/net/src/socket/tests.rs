@@ -82,6 +82,23 @@ async fn a_refused_connection_is_an_error() {
     assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
 }
 
+#[tokio::test]
+async fn a_connection_on_the_same_machine_is_there_at_once() {
+    use futures::FutureExt as _;
+    let listener = listen(local(0), &ListenOptions::default()).unwrap();
+    let target = listener.socket.local_addr().unwrap();
+    let options = DialOptions::default();
+    let dialed = dial(target, None, &options).now_or_never().expect("without the event loop").unwrap();
+    assert_eq!(dialed.stream.peer_addr().unwrap(), target);
+    // It is registered like any other.
+    let (accepted, _) = listener.socket.accept().unwrap();
+    drop(accepted);
+    dialed.stream.readable().await.unwrap();
+    drop(listener);
+    let refused = dial(target, None, &options).now_or_never().expect("without the event loop");
+    assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+}
+
 #[test]
 fn open_files_can_be_raised() {
     let now = crate::limits::raise_open_files().unwrap();
