@@ -148,7 +148,7 @@ impl Routed {
                 let request = headers::connect(authority, &source, &route, accepted.peer);
                 let opened = tokio::select! {
                     biased;
-                    opened = tunnel::open(proxy, &source, accepted.peer.ip(), &route, request) => opened,
+                    opened = tunnel::open(proxy, &source, &accepted, &route, request) => opened,
                     error = gone(&accepted.stream) => Err(error),
                 };
                 match opened {

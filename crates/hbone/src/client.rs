@@ -11,6 +11,7 @@ use rustls_pki_types::CertificateDer;
 use tokio::net::TcpStream;
 
 use crate::core::{Core, Role, StreamFault};
+use crate::early::Early;
 use crate::handshake::{HandshakeError, handshake};
 use crate::link::{Link, Owned, now};
 use crate::live::{ExportError, ImportError, ImportedClient, LiveTunnel, PendingConnect};
@@ -110,13 +111,34 @@ impl ClientConnection {
     /// Sends a CONNECT and waits for its answer. Where the peer's limit of concurrent streams is reached, waits for
     /// room first. Dropping the future resets the stream with CANCEL.
     pub async fn open(&self, request: ConnectRequest) -> Result<(ResponseHead, Tunnel), OpenError> {
+        self.open_with(request, None).await
+    }
+
+    /// The same for an application whose bytes need not wait for the answer: to a peer that takes them (it says so in
+    /// its SETTINGS) the first ones go ahead of it, the application's end too. If the request fails after that, `app`
+    /// will be reset when it is closed.
+    pub async fn open_for(
+        &self,
+        request: ConnectRequest,
+        app: &TcpStream,
+    ) -> Result<(ResponseHead, Tunnel), OpenError> {
+        self.open_with(request, Some(app)).await
+    }
+
+    pub(crate) async fn open_with(
+        &self,
+        request: ConnectRequest,
+        app: Option<&TcpStream>,
+    ) -> Result<(ResponseHead, Tunnel), OpenError> {
         let limit = self.handle.answer_timeout;
         let answered = async {
             let (tunnel, guess) = self.send(&request).await?;
-            match answer(tunnel).await {
+            // What may have to be sent again goes alone.
+            let may = guess.is_none() && self.handle.link.state.borrow().core.may_send_early();
+            match answer(tunnel, app.filter(|_| may).map(Early::new)).await {
                 // Sent before the peer's limit was known, and above it: not processed, so it may wait for room.
                 Err(OpenError::Reset(ErrorCode::REFUSED_STREAM)) if self.was_too_many(guess) => {
-                    answer(self.send(&request).await?.0).await
+                    answer(self.send(&request).await?.0, None).await
                 }
                 result => result,
             }
@@ -226,22 +248,37 @@ impl ClientConnection {
 }
 
 /// Waits for the answer to a request; what becomes no tunnel is reset with CANCEL as `tunnel` is dropped.
-pub(crate) async fn answer(tunnel: Tunnel) -> Result<(ResponseHead, Tunnel), OpenError> {
+pub(crate) async fn answer(
+    tunnel: Tunnel,
+    mut early: Option<Early<'_>>,
+) -> Result<(ResponseHead, Tunnel), OpenError> {
     let head = poll_fn(|cx| {
         if let Some(head) = tunnel.cell.take_answer() {
             return Poll::Ready(Ok(head));
         }
         match tunnel.cell.broken() {
-            Some(why) => Poll::Ready(Err(open_error(why, &tunnel))),
+            Some(why) => {
+                if let Break::Connection(ConnectionEnd::Moved) = why {
+                    // The request goes on elsewhere, and so do the bytes.
+                    early.take().into_iter().for_each(Early::settle);
+                }
+                Poll::Ready(Err(open_error(why, &tunnel)))
+            }
             None => {
                 tunnel.cell.wait_reader(cx);
-                Poll::Pending
+                match early.as_mut().map_or(Ok(()), |early| early.pump(&tunnel, cx)) {
+                    Ok(()) => Poll::Pending,
+                    Err(error) => Poll::Ready(Err(OpenError::AppRead(error.to_string(), error.kind()))),
+                }
             }
         }
     })
     .await?;
     if head.status != 200 {
         return Err(OpenError::Status(head.status));
+    }
+    if let Some(early) = early {
+        early.settle();
     }
     Ok((ResponseHead { status: head.status, headers: head.headers }, tunnel))
 }

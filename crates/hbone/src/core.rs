@@ -119,6 +119,8 @@ struct Peer {
     initial_window: u32,
     max_streams: Option<u32>,
     max_header_list: Option<u32>,
+    /// It said that it takes DATA ahead of its answer.
+    takes_early: bool,
     goaway: Option<ErrorCode>,
     /// No stream was granted more than this over the initial window.
     most_granted: i64,
@@ -129,6 +131,8 @@ struct Peer {
 enum Over {
     /// By us: frames that were under way are ignored.
     ResetByUs,
+    /// By our refusal, which payload sent ahead of it may have crossed.
+    Refused,
     /// By the peer, or by both sides ending it: further frames are a fault.
     Ended,
 }
@@ -223,15 +227,15 @@ impl Core {
     /// A server; its SETTINGS are in the output.
     pub(crate) fn server(settings: Settings, now: Instant) -> Self {
         let mut core = Self::new(Role::Server, settings, now);
-        frame::settings(
-            &mut core.out,
-            &[
-                (setting::MAX_CONCURRENT_STREAMS, core.settings.server_streams),
-                (setting::INITIAL_WINDOW_SIZE, core.settings.stream_window),
-                (setting::MAX_FRAME_SIZE, core.settings.max_frame_size),
-                (setting::MAX_HEADER_LIST_SIZE, core.settings.server_header_list),
-            ],
-        );
+        let values = [
+            (setting::MAX_CONCURRENT_STREAMS, core.settings.server_streams),
+            (setting::INITIAL_WINDOW_SIZE, core.settings.stream_window),
+            (setting::MAX_FRAME_SIZE, core.settings.max_frame_size),
+            (setting::MAX_HEADER_LIST_SIZE, core.settings.server_header_list),
+            (setting::EARLY_DATA, 1),
+        ];
+        let said = if core.settings.early_data { &values[..] } else { &values[..4] };
+        frame::settings(&mut core.out, said);
         core
     }
 
@@ -256,6 +260,7 @@ impl Core {
                 initial_window: DEFAULT_WINDOW,
                 max_streams: None,
                 max_header_list: None,
+                takes_early: false,
                 goaway: None,
                 most_granted: 0,
             },
@@ -323,6 +328,11 @@ impl Core {
     /// The peer's SETTINGS have arrived.
     pub(crate) fn peer_known(&self) -> bool {
         self.peer.known
+    }
+
+    /// Client: payload may be sent ahead of the answer, because this peer says so.
+    pub(crate) fn may_send_early(&self) -> bool {
+        self.settings.early_data && self.peer.takes_early
     }
 
     /// What may still be sent on the connection, and what of its receive window is free or consumed: all of it once
@@ -399,6 +409,9 @@ impl Core {
         }
         if state.recv_open {
             self.reset(stream, ErrorCode::NO_ERROR);
+            if let Some((_, how)) = self.over.back_mut() {
+                *how = Over::Refused;
+            }
         } else {
             self.end_sending(stream);
         }

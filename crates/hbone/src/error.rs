@@ -231,6 +231,9 @@ pub enum OpenError {
     /// The request does not fit what HTTP/2 or this peer can carry.
     #[error("h2 failed: request headers too large")]
     RequestTooLarge,
+    /// The application failed, usually because it reset, before the answer came.
+    #[error("{0}")]
+    AppRead(String, io::ErrorKind),
     /// The tunnels of this process hold more than its [`crate::Memory`] allows: no new ones.
     #[error("h2 failed: tunnels hold too much memory")]
     OutOfMemory,
@@ -251,6 +254,7 @@ impl OpenError {
             Self::ConnectionEnded(end) => end.code(),
             Self::AnswerTimeout(_) => "hbone-answer-timeout",
             Self::RequestTooLarge => "hbone-request-too-large",
+            Self::AppRead(..) => "tunnel-app-reset",
             Self::OutOfMemory => "hbone-out-of-memory",
         }
     }

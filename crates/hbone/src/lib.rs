@@ -20,6 +20,7 @@ pub mod bare;
 pub mod client;
 mod core;
 mod driver;
+mod early;
 mod error;
 mod handshake;
 mod link;

@@ -15,7 +15,7 @@
 //! | protocol core: what was promised in SETTINGS, position in the frames, HPACK table, open header block, frames not yet sealed, streams, windows, drain, deadlines, budgets | `core/portable.rs` |
 //! | records sealed and not yet sent | |
 //! | since when there is no stream, and after how long that ends the connection | |
-//! | streams as their owners know them: id, request that waits for its answer, answer that nobody took, whether an answer is awaited, octets not yet taken, end, how it was broken | `link/transfer.rs` |
+//! | streams as their owners know them: id, request that waits for its answer, answer that nobody took, whether an answer is awaited, octets sent ahead of it, octets not yet taken, end, how it was broken | `link/transfer.rs` |
 //!
 //! A version is read by the program that writes it and by no other: a change of any part takes the next number.
 
@@ -30,7 +30,7 @@ use zeroize::Zeroizing;
 use crate::{ClientConnection, ConnectionEnd, OpenError, ResponseHead, ServerConnection, Tunnel, client};
 
 /// Version of the format.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// What every exported tunnel begins with.
 pub(crate) const MAGIC: &[u8; 4] = b"CVLT";
@@ -150,6 +150,6 @@ impl PendingConnect {
 
     /// Waits for the answer, however long; see [`ClientConnection::open`].
     pub async fn answer(self) -> Result<(ResponseHead, Tunnel), OpenError> {
-        client::answer(self.tunnel).await
+        client::answer(self.tunnel, None).await
     }
 }

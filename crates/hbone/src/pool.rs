@@ -11,6 +11,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use thiserror::Error;
+use tokio::net::TcpStream;
 
 use crate::{ClientConnection, ConnectRequest, OpenError, ResponseHead, Tunnel};
 
@@ -123,6 +124,35 @@ impl<K: Hash + Eq + Clone, E: std::error::Error + 'static> Pool<K, E> {
         D: Fn() -> F,
         F: Future<Output = Result<ClientConnection, E>> + 'static,
     {
+        self.open_with(key, dial, request, None).await
+    }
+
+    /// The same for an application whose first bytes need not wait for the answer; see [`ClientConnection::open_for`].
+    pub async fn open_for<D, F>(
+        &self,
+        key: &K,
+        dial: D,
+        request: ConnectRequest,
+        app: &TcpStream,
+    ) -> Result<(ResponseHead, Tunnel), PoolError<E>>
+    where
+        D: Fn() -> F,
+        F: Future<Output = Result<ClientConnection, E>> + 'static,
+    {
+        self.open_with(key, dial, request, Some(app)).await
+    }
+
+    async fn open_with<D, F>(
+        &self,
+        key: &K,
+        dial: D,
+        request: ConnectRequest,
+        app: Option<&TcpStream>,
+    ) -> Result<(ResponseHead, Tunnel), PoolError<E>>
+    where
+        D: Fn() -> F,
+        F: Future<Output = Result<ClientConnection, E>> + 'static,
+    {
         let mut last = None;
         for _ in 0..ATTEMPTS {
             if self.closed.get() {
@@ -130,7 +160,7 @@ impl<K: Hash + Eq + Clone, E: std::error::Error + 'static> Pool<K, E> {
             }
             if let Some(connection) = self.pick(key) {
                 // Takes its place on the connection in its first step, before anybody else can.
-                return connection.open(request).await.map_err(PoolError::Open);
+                return connection.open_with(request, app).await.map_err(PoolError::Open);
             }
             let wait = DialWait(self.join_dial(key, &dial));
             let result =
@@ -146,7 +176,7 @@ impl<K: Hash + Eq + Clone, E: std::error::Error + 'static> Pool<K, E> {
         }
         // Connections come up but never have room: the peer's limit is for the connection to wait for.
         match last {
-            Some(connection) => connection.open(request).await.map_err(PoolError::Open),
+            Some(connection) => connection.open_with(request, app).await.map_err(PoolError::Open),
             None => Err(PoolError::Draining),
         }
     }

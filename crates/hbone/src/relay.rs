@@ -86,7 +86,9 @@ pub fn relay(
 ) -> impl Future<Output = RelayEnd> + use<> {
     let app = Rc::new(Socket::new(app));
     tunnel.cell.attach(app.clone(), counters.clone());
-    // A tunnel that was moved here may have ended its direction before.
+    let early = tunnel.cell.take_early();
+    counters.to_peer.fetch_add(early, Ordering::Relaxed);
+    // It may have ended its direction before: ahead of the answer, or before the tunnel was moved here.
     let app_ended = !tunnel.cell.is_broken() && tunnel.link.state.borrow().core.sent_all(tunnel.cell.id);
     Relay { tunnel, app, counters: counters.clone(), slots: FIRST, app_ended, cut: None, fin_sent: false }
 }

@@ -33,6 +33,8 @@ pub struct Settings {
     pub handshake_timeout: Duration,
     /// Time a CONNECT may stay unanswered.
     pub answer_timeout: Duration,
+    /// A server says that it takes DATA ahead of its answer to CONNECT, and a client sends it to those who say so.
+    pub early_data: bool,
     /// How long a drain waits for the answer to its PING before it fixes the last stream.
     pub drain_probe: Duration,
     /// TLS 1.3 records we seal under one key before we update it. The limit of the cipher suite holds where it is
@@ -61,6 +63,7 @@ impl Default for Settings {
             ping_timeout: Duration::from_secs(20),
             handshake_timeout: Duration::from_secs(10),
             answer_timeout: Duration::from_secs(30),
+            early_data: true,
             drain_probe: Duration::from_secs(1),
             records_per_key: u64::MAX,
             budgets: Budgets::default(),

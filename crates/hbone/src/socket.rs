@@ -75,13 +75,7 @@ impl Socket {
         wanted: usize,
         read: impl FnOnce(&socket2::Socket) -> io::Result<usize>,
     ) -> io::Result<usize> {
-        let mut got = None;
-        let outcome = self.0.try_io(Interest::READABLE, || {
-            let n = read(&SockRef::from(&self.0))?;
-            got = Some(n);
-            if n > 0 && n < wanted { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
-        });
-        got.ok_or_else(|| outcome.err().unwrap_or_else(|| io::ErrorKind::WouldBlock.into()))
+        read_some(&self.0, wanted, read)
     }
 
     /// Writes what the socket takes now; zero if nothing.
@@ -103,8 +97,37 @@ impl Socket {
 
     /// Makes the close that follows a reset.
     pub(crate) fn reset_on_close(&self) {
-        let _ = SockRef::from(&self.0).set_linger(Some(Duration::ZERO));
+        reset_on_close(&self.0);
     }
+}
+
+/// As [`Socket::read`], of a socket that still is its owner's.
+pub(crate) fn read_if_ready(tcp: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    read_some(tcp, buffer.len(), |mut socket| socket.read(buffer))
+}
+
+/// Reads without asking whether the event loop knows of anything: it has not turned since the socket was accepted.
+pub(crate) fn read_at_once(tcp: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    (&*SockRef::from(tcp)).read(buffer)
+}
+
+fn read_some(
+    tcp: &TcpStream,
+    wanted: usize,
+    read: impl FnOnce(&socket2::Socket) -> io::Result<usize>,
+) -> io::Result<usize> {
+    let mut got = None;
+    let outcome = tcp.try_io(Interest::READABLE, || {
+        let n = read(&SockRef::from(tcp))?;
+        got = Some(n);
+        if n > 0 && n < wanted { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+    });
+    got.ok_or_else(|| outcome.err().unwrap_or_else(|| io::ErrorKind::WouldBlock.into()))
+}
+
+/// Makes the close that follows a reset.
+pub(crate) fn reset_on_close(tcp: &TcpStream) {
+    let _ = SockRef::from(tcp).set_linger(Some(Duration::ZERO));
 }
 
 fn none_if_blocked(result: io::Result<usize>) -> io::Result<usize> {

@@ -8,8 +8,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Waker};
 
-use crate::core::StreamFault;
 use crate::core::fields::{AnswerHead, RequestHead};
+use crate::core::StreamFault;
 use crate::link::{Inbox, StreamPart};
 use crate::relay::Counters;
 use crate::socket::Socket;
@@ -55,6 +55,8 @@ struct StreamState {
     answer: Option<AnswerHead>,
     /// Client: nobody has taken the answer yet.
     asked: bool,
+    /// Client: octets sent ahead of the answer that no relay has counted.
+    early: u64,
     inbox: VecDeque<Vec<u8>>,
     /// Octets of the first entry that are gone.
     taken: usize,
@@ -86,10 +88,11 @@ impl StreamCell {
 
     /// A stream of another engine.
     pub(crate) fn revive(part: StreamPart) -> Rc<Self> {
-        let StreamPart { id, request, answer, asked, inbox: Inbox(inbox), ended, broken } = part;
+        let StreamPart { id, request, answer, asked, early, inbox: Inbox(inbox), ended, broken } = part;
         let inbox = if inbox.is_empty() { VecDeque::new() } else { VecDeque::from([inbox]) };
         let broken = broken.map(Break::Stream);
-        let state = StreamState { request, answer, asked, inbox, ended, broken, ..StreamState::default() };
+        let state =
+            StreamState { request, answer, asked, early, inbox, ended, broken, ..StreamState::default() };
         Rc::new(Self { id, state: RefCell::new(state) })
     }
 
@@ -111,6 +114,7 @@ impl StreamCell {
             request: state.request.take(),
             answer: state.answer.take(),
             asked: std::mem::take(&mut state.asked),
+            early: std::mem::take(&mut state.early),
             inbox: Inbox(inbox),
             ended: std::mem::take(&mut state.ended),
             broken,
@@ -248,6 +252,16 @@ impl StreamCell {
         let answer = state.answer.take();
         state.asked &= answer.is_none();
         answer
+    }
+
+    /// Client: octets have been sent ahead of the answer.
+    pub(crate) fn add_early(&self, octets: usize) {
+        self.state.borrow_mut().early += u64::try_from(octets).unwrap_or(u64::MAX);
+    }
+
+    /// Client: octets sent ahead of the answer, for the one that counts them.
+    pub(crate) fn take_early(&self) -> u64 {
+        std::mem::take(&mut self.state.borrow_mut().early)
     }
 
     pub(crate) fn break_off(&self, why: Break) {

@@ -60,6 +60,20 @@ impl Tunnel {
         self.cell.broken()
     }
 
+    /// Sends the only DATA frame, or one of the few, that go ahead of the answer. At the end of the tick, with the request.
+    pub(crate) fn send_early(&self, payload: &[u8]) {
+        if payload.is_empty() {
+            return;
+        }
+        let mut state = self.link.state.borrow_mut();
+        let head = state.core.data(self.cell.id, payload.len(), false);
+        let out = state.core.output();
+        out.extend_from_slice(&head);
+        out.extend_from_slice(payload);
+        state.kick();
+        self.cell.add_early(payload.len());
+    }
+
     /// Ends our direction.
     pub(crate) fn finish(&self) {
         let mut state = self.link.state.borrow_mut();

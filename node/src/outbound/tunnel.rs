@@ -4,13 +4,13 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
-use hbone::{ClientConnection, ConnectRequest, PoolError, Tunnel};
+use hbone::{ClientConnection, ConnectRequest, OpenError, PoolError, Tunnel};
 use identity::SpiffeId;
 use state::{Route, Workload};
 
 use crate::certs::Priority;
-use crate::failure::ConnectionError;
-use crate::pods::proxy::{PodProxy, dial_from};
+use crate::failure::{Broken, ConnectionError};
+use crate::pods::proxy::{Accepted, PodProxy, dial_from};
 
 /// Requests that may share a connection (data-path 4.4).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -27,20 +27,24 @@ pub(crate) struct PoolKey {
 pub(super) async fn open(
     proxy: &PodProxy,
     source: &Workload,
-    client: IpAddr,
+    accepted: &Accepted,
     route: &Route,
     request: ConnectRequest,
 ) -> Result<Tunnel, ConnectionError> {
     let key = PoolKey {
         source: source.identity.clone(),
-        source_ip: client,
+        source_ip: accepted.peer.ip(),
         expected: route.expected.clone(),
         next_hop: route.next_hop,
     };
     let dial = || connect(proxy, key.clone());
-    match proxy.pool.open(&key, dial, request).await {
+    match proxy.pool.open_for(&key, dial, request, &accepted.stream).await {
         Ok((_head, tunnel)) => Ok(tunnel),
         Err(PoolError::Dial(error)) => Err(Rc::try_unwrap(error).unwrap_or_else(ConnectionError::Shared)),
+        // As if the relay had begun: nobody wants the answer.
+        Err(PoolError::Open(OpenError::AppRead(text, kind))) => {
+            Err(ConnectionError::Sending(Broken::Socket(io::Error::new(kind, text))))
+        }
         Err(PoolError::Open(error)) => Err(ConnectionError::Open(error)),
         Err(PoolError::Draining) => Err(ConnectionError::PoolDraining),
     }

@@ -45,6 +45,8 @@ pub(crate) mod setting {
     pub(crate) const INITIAL_WINDOW_SIZE: u16 = 4;
     pub(crate) const MAX_FRAME_SIZE: u16 = 5;
     pub(crate) const MAX_HEADER_LIST_SIZE: u16 = 6;
+    /// Ours, out of the range for experiments (RFC 7540 section 11.3): the server takes DATA ahead of its answer.
+    pub(crate) const EARLY_DATA: u16 = 0xf0ea;
 }
 
 /// The nine octets in front of every frame.

@@ -9,8 +9,8 @@ use crate::{ErrorCode, Settings};
 
 portable!(enum Role { 1 => Client, 2 => Server });
 portable!(enum Drain { 0 => None, 1 => Probing { until }, 2 => Final });
-portable!(enum Over { 1 => ResetByUs, 2 => Ended });
-portable!(struct Peer { known, initial_window, max_streams, max_header_list, goaway, most_granted });
+portable!(enum Over { 1 => ResetByUs, 2 => Ended, 3 => Refused });
+portable!(struct Peer { known, initial_window, max_streams, max_header_list, takes_early, goaway, most_granted });
 portable!(struct OpenBlock { stream, end_stream, block, continuations });
 portable!(struct Buckets { resets, settings, pings, stale_frames, idle_frames, small_windows });
 portable!(struct AnswerHead { status, headers, content_length });

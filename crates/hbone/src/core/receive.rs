@@ -228,6 +228,10 @@ impl Core {
                 self.peer.max_header_list = Some(value);
                 Ok(())
             }
+            setting::EARLY_DATA => {
+                self.peer.takes_early = value == 1;
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
@@ -404,8 +408,14 @@ impl Core {
     }
 
     /// DATA on a stream that is over: late if we reset it, a fault of the peer's otherwise. A peer may have a whole
-    /// window under way, so only frames that carry next to nothing are held against it.
+    /// window under way, so only frames that carry next to nothing are held against it; behind a refusal the first of
+    /// them may just have crossed it.
     fn stale_data(&mut self, now: Instant, head: Head, actions: &mut Vec<Action<'_>>) {
+        if let Some((_, how @ Over::Refused)) = self.over.iter_mut().rev().find(|(id, _)| *id == head.stream)
+        {
+            *how = Over::ResetByUs;
+            return;
+        }
         if self.how_over(head.stream) != Some(Over::ResetByUs) {
             frame::rst_stream(&mut self.out, head.stream, ErrorCode::STREAM_CLOSED);
             self.remember(head.stream, Over::ResetByUs);

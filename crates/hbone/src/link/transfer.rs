@@ -42,12 +42,14 @@ pub(crate) struct StreamPart {
     pub(crate) answer: Option<AnswerHead>,
     /// Client: nobody has seen the answer.
     pub(crate) asked: bool,
+    /// Client: octets sent ahead of the answer that no relay has counted.
+    pub(crate) early: u64,
     pub(crate) inbox: Inbox,
     pub(crate) ended: bool,
     pub(crate) broken: Option<StreamFault>,
 }
 
-portable!(struct StreamPart { id, request, answer, asked, inbox, ended, broken });
+portable!(struct StreamPart { id, request, answer, asked, early, inbox, ended, broken });
 
 /// A stream that wants its owner.
 pub(crate) struct Owned {

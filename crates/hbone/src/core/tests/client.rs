@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::core::frame::setting;
 
 /// A client that knows its peer, with one request sent.
 fn asked() -> Script {
@@ -32,6 +33,21 @@ fn first_frames_are_those_recorded() {
         ]
     );
     assert_eq!(script.send(&settings_frame(&[])).frames, ["SETTINGS ack"]);
+}
+
+#[test]
+fn payload_goes_ahead_of_the_answer_only_to_who_says_so() {
+    let mut script = Script::client(Settings::default());
+    assert!(!script.core.may_send_early());
+    script.send(&settings_frame(&[(3, 200)]));
+    assert!(!script.core.may_send_early());
+    for (value, may) in [(0, false), (2, false), (1, true), (0, false)] {
+        script.send(&settings_frame(&[(setting::EARLY_DATA, value)]));
+        assert_eq!(script.core.may_send_early(), may, "{value}");
+    }
+    let mut script = Script::client(Settings { early_data: false, ..Settings::default() });
+    script.send(&settings_frame(&[(setting::EARLY_DATA, 1)]));
+    assert!(!script.core.may_send_early());
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::Budget;
 use crate::core::DATA_PAYLOAD;
 
 #[track_caller]
@@ -27,9 +28,27 @@ fn stream_fault(bytes: &[u8], reset: &str) {
 #[test]
 fn first_frames_are_those_recorded() {
     let mut script = Script::server(Settings::default());
-    assert_eq!(script.frames(), ["SETTINGS 3=200 4=4194304 5=1048576 6=65536"]);
+    assert_eq!(script.frames(), ["SETTINGS 3=200 4=4194304 5=1048576 6=65536 61674=1"]);
     let did = script.send(&[&frame::PREFACE[..], &settings_frame(&[])].concat());
     assert_eq!(did.frames, ["SETTINGS ack", "WINDOW_UPDATE 0 16711681"]);
+}
+
+#[test]
+fn payload_that_crosses_a_refusal_is_nobodys_fault_once() {
+    let mut settings = Settings::default();
+    settings.budgets.stale_frames = Budget { burst: 0, per_second: 0 };
+    let mut script = Script::ready_with(settings);
+    for stream in [1, 3, 5] {
+        script.send(&connect(stream));
+        script.core.answer(stream, 503, &[], true);
+        assert_eq!(
+            script.frames(),
+            [format!("HEADERS {stream} :status=503 END_STREAM"), format!("RST_STREAM {stream} NO_ERROR")]
+        );
+        assert_eq!(script.send(&data(stream, b"early", true)), Did::default());
+    }
+    let did = script.send(&data(5, b"and again", true));
+    assert_eq!(did.frames[0], "GOAWAY 5 ENHANCE_YOUR_CALM");
 }
 
 #[test]
