@@ -158,7 +158,7 @@ impl Driver {
                         link.drain_sealed(&mut state);
                     }
                 }
-            } else if !state.has_output() {
+            } else if !state.has_output() || state.is_held() {
                 break;
             } else {
                 link.flush(&mut state);
@@ -192,7 +192,7 @@ impl Driver {
             let state = self.link.state.borrow();
             match self.stage {
                 Stage::Closing { until, .. } => Some(until),
-                _ => earliest(state.core.deadline(), idle_deadline(&state)),
+                _ => earliest(earliest(state.core.deadline(), idle_deadline(&state)), state.held_until()),
             }
         };
         let Some(due) = due else { return false };
@@ -224,7 +224,9 @@ impl Driver {
         }
         let mut state = self.link.state.borrow_mut();
         let mut actions = Vec::new();
-        state.let_go();
+        if !state.release_held(now) {
+            state.let_go();
+        }
         state.core.tick(now, &mut actions);
         if matches!(actions.last(), Some(Action::Ended(ConnectionEnd::PingTimeout))) {
             let peer = self.link.peer;

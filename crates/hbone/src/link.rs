@@ -36,6 +36,9 @@ const EAGER: usize = 64 << 10;
 /// Empty buffers up to this size are kept.
 const SMALL_BUFFER: usize = 4 << 10;
 
+/// How long an answer waits for what the application says first.
+const HOLD: Duration = Duration::from_millis(1);
+
 /// Streams whose table is kept when the last is over.
 const FEW: usize = 32;
 
@@ -72,9 +75,18 @@ pub(crate) struct State {
     /// Client: closes after this time without streams.
     pub(crate) idle_limit: Option<Duration>,
     pub(crate) idle_since: Option<Instant>,
+    pause: Option<Pause>,
     counted: Stats,
     /// What the process's [`Memory`] knows of this tunnel.
     held: u64,
+}
+
+/// Output that nobody waits for yet: it leaves with what comes next, or after a moment.
+#[derive(Debug, Clone, Copy)]
+struct Pause {
+    /// Octets of output. When there are more, all of them leave.
+    length: usize,
+    until: Instant,
 }
 
 impl Drop for Link {
@@ -288,6 +300,7 @@ impl State {
             cut: false,
             idle_limit: None,
             idle_since: Some(now()),
+            pause: None,
             counted: Stats::default(),
             held: 0,
         }
@@ -304,6 +317,35 @@ impl State {
         !self.core.output().is_empty() || (self.ended.is_none() && self.records.owes())
     }
 
+    /// Has the answer that `answer` puts into the output wait for what the application says first, if nothing else is in
+    /// the output that should leave at once.
+    pub(crate) fn hold(&mut self, answer: impl FnOnce(&mut Core)) {
+        let before = self.core.output().len();
+        let pause = self.pause.filter(|pause| pause.length == before);
+        answer(&mut self.core);
+        if before == 0 || pause.is_some() {
+            let until = pause.map_or_else(|| now() + HOLD, |pause| pause.until);
+            self.pause = Some(Pause { length: self.core.output().len(), until });
+        }
+        self.kick();
+    }
+
+    /// The output waits for company.
+    pub(crate) fn is_held(&mut self) -> bool {
+        let length = self.core.output().len();
+        self.ended.is_none() && self.pause.is_some_and(|pause| pause.length == length && now() < pause.until)
+    }
+
+    /// Time has passed; `true` if that ends the wait.
+    pub(crate) fn release_held(&mut self, now: Instant) -> bool {
+        self.pause.take_if(|pause| pause.until <= now).is_some()
+    }
+
+    /// When it stops to wait.
+    pub(crate) fn held_until(&self) -> Option<Instant> {
+        self.pause.map(|pause| pause.until)
+    }
+
     /// Sealed records wait for the socket: nobody adds to them.
     pub(crate) fn is_blocked(&self) -> bool {
         self.sent < self.sealed.len()
@@ -311,6 +353,7 @@ impl State {
 
     /// The output has been sealed: those who waited for room in it go on, unless they wait for the socket now.
     fn note_sealed(&mut self, was_full: bool) {
+        self.pause = None;
         if was_full && !self.is_blocked() {
             self.wake_all();
         }
@@ -419,7 +462,13 @@ impl State {
     fn deliver(&mut self, stream: u32, pieces: &[IoSlice<'_>]) {
         let octets = pieces.iter().map(|piece| piece.len()).sum();
         let consumed = match self.streams.get(&stream) {
-            Some(cell) => cell.deliver(pieces),
+            Some(cell) => {
+                if cell.was_held() {
+                    // The peer goes on before it has the answer: it may come to wait for it.
+                    self.pause = None;
+                }
+                cell.deliver(pieces)
+            }
             // Its owner is gone; the core forgets it with the next call.
             None => octets,
         };

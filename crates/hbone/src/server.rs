@@ -161,8 +161,12 @@ impl IncomingConnect {
 
     fn answer(&self, status: u16, headers: &[(&str, &str)], end_stream: bool) {
         let mut state = self.tunnel.link.state.borrow_mut();
-        self.tunnel.cell.answered();
-        state.core.answer(self.tunnel.cell.id, status, headers, end_stream);
+        let cell = &self.tunnel.cell;
+        cell.answered();
+        if !end_stream && cell.may_be_held() {
+            return state.hold(|core| core.answer(cell.id, status, headers, end_stream));
+        }
+        state.core.answer(cell.id, status, headers, end_stream);
         state.after_call();
     }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 
 use crate::core::fields::{AnswerHead, RequestHead};
-use crate::core::StreamFault;
+use crate::core::{DATA_PAYLOAD, StreamFault};
 use crate::link::{Inbox, StreamPart};
 use crate::relay::Counters;
 use crate::socket::Socket;
@@ -57,6 +57,8 @@ struct StreamState {
     asked: bool,
     /// Client: octets sent ahead of the answer that no relay has counted.
     early: u64,
+    /// Server: the answer waits for what the application says first.
+    held: bool,
     inbox: VecDeque<Vec<u8>>,
     /// Octets of the first entry that are gone.
     taken: usize,
@@ -128,6 +130,20 @@ impl StreamCell {
 
     pub(crate) fn answered(&self) {
         self.state.borrow_mut().request = None;
+    }
+
+    /// Server: the peer has sent something ahead of the answer, and can send more before it has the answer. Asked once,
+    /// when the answer is due.
+    pub(crate) fn may_be_held(&self) -> bool {
+        let mut state = self.state.borrow_mut();
+        let spoken: usize = state.inbox.iter().map(Vec::len).sum();
+        state.held = state.ended || (1..DATA_PAYLOAD / 2).contains(&spoken);
+        state.held
+    }
+
+    /// More has come from a peer whose answer may be held.
+    pub(crate) fn was_held(&self) -> bool {
+        std::mem::take(&mut self.state.borrow_mut().held)
     }
 
     /// Payload from the peer; returns how much of it is consumed.

@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -231,6 +231,82 @@ fn an_application_that_resets_ends_its_request() {
         let (_, opened) = opening.await.unwrap();
         assert!(matches!(opened.unwrap_err(), OpenError::AppRead(_, std::io::ErrorKind::ConnectionReset)));
         incoming.cancelled().await;
+    });
+}
+
+/// Passes on what a server says, and counts the records.
+async fn count_records(server: TcpStream, client: TcpStream, count: Rc<Cell<usize>>) {
+    let ((mut from_server, mut to_server), (mut from_client, mut to_client)) =
+        (server.into_split(), client.into_split());
+    spawn(async move { tokio::io::copy(&mut from_client, &mut to_server).await });
+    loop {
+        let mut record = vec![0; 5];
+        if from_server.read_exact(&mut record).await.is_err() {
+            return;
+        }
+        record.resize(5 + usize::from(u16::from_be_bytes([record[3], record[4]])), 0);
+        from_server.read_exact(&mut record[5..]).await.unwrap();
+        count.set(count.get() + 1);
+        to_client.write_all(&record).await.unwrap();
+    }
+}
+
+#[test]
+fn the_answer_leaves_together_with_what_the_application_answers() {
+    run(async {
+        let ((a, between_a), (b, between_b)) = (pair().await, pair().await);
+        let records = Rc::new(Cell::new(0));
+        spawn(count_records(between_b, between_a, records.clone()));
+        let (client, server) = acquainted_over(a, b, &Settings::default(), &Settings::default()).await;
+        for _ in 0..5 {
+            let (mut app, opening) = ask(&client).await;
+            app.write_all(b"ping").await.unwrap();
+            let incoming = server.next().await.unwrap();
+            let before = records.get();
+            let (far_app, far_proxy) = pair().await;
+            let far = spawn(relay(incoming.accept(&[]), far_proxy, &Arc::default()));
+            // One that answers at once and has nothing more to say.
+            let (mut read, mut write) = far_app.into_split();
+            let mut said = [0; 4];
+            read.read_exact(&mut said).await.unwrap();
+            write.write_all(b"pong").await.unwrap();
+            write.shutdown().await.unwrap();
+            let (proxy, opened) = opening.await.unwrap();
+            let near = spawn(relay(opened.unwrap().1, proxy, &Arc::default()));
+            let mut got = String::new();
+            app.read_to_string(&mut got).await.unwrap();
+            assert_eq!(got, "pong");
+            // Where the machine was so slow that the answer had to leave alone, another turn tells.
+            let answer = records.get() - before;
+            app.shutdown().await.unwrap();
+            assert!(matches!(near.await.unwrap(), RelayEnd::Clean));
+            assert!(matches!(far.await.unwrap(), RelayEnd::Clean));
+            if answer == 1 {
+                return;
+            }
+        }
+        panic!("the answer never left with the payload");
+    });
+}
+
+#[test]
+fn an_answer_that_waits_for_nothing_leaves_by_itself() {
+    run(async {
+        let (client, server) = acquainted(&Settings::default(), &Settings::default()).await;
+        for more in [&b""[..], b"and more"] {
+            let (mut app, opening) = ask(&client).await;
+            app.write_all(b"an application that does not answer").await.unwrap();
+            let incoming = server.next().await.unwrap();
+            let _tunnel = incoming.accept(&[]);
+            app.write_all(more).await.unwrap();
+            opening.await.unwrap().1.unwrap();
+        }
+        // Nor is it forgotten when the connection is drained meanwhile.
+        let (mut app, opening) = ask(&client).await;
+        app.write_all(b"x").await.unwrap();
+        let _tunnel = server.next().await.unwrap().accept(&[]);
+        server.drain();
+        opening.await.unwrap().1.unwrap();
     });
 }
 
