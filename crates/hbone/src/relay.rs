@@ -78,13 +78,13 @@ pub enum RelayEnd {
 /// Moves bytes both ways until both directions have ended, half-closing each side when the other ends.
 ///
 /// An abort stays an abort: a reset from the application becomes RST_STREAM, a reset or loss of the tunnel
-/// becomes a TCP reset. Dropping the future cuts the tunnel with CANCEL and closes the application's socket.
+/// becomes a TCP reset. The socket's options are the caller's, `TCP_NODELAY` among them. Dropping the future cuts the tunnel with CANCEL and closes the application's socket.
 pub fn relay(
     tunnel: Tunnel,
     app: TcpStream,
     counters: &Arc<Counters>,
 ) -> impl Future<Output = RelayEnd> + use<> {
-    let app = Rc::new(Socket::new(app));
+    let app = Rc::new(Socket::of_application(app));
     tunnel.cell.attach(app.clone(), counters.clone());
     let early = tunnel.cell.take_early();
     counters.to_peer.fetch_add(early, Ordering::Relaxed);
@@ -175,7 +175,10 @@ impl Relay {
             ready!(self.app.poll_writable(cx))?;
         }
         if self.tunnel.cell.has_ended() && !self.fin_sent {
-            self.app.shutdown_write();
+            // Where the application has ended too, closing the socket says so.
+            if !self.app_ended {
+                self.app.shutdown_write();
+            }
             self.fin_sent = true;
         }
         Poll::Ready(Ok(()))

@@ -23,6 +23,11 @@ impl Socket {
         Self(tcp)
     }
 
+    /// An application's, with the options its owner has given it.
+    pub(crate) fn of_application(tcp: TcpStream) -> Self {
+        Self(tcp)
+    }
+
     pub(crate) fn tcp(&self) -> &TcpStream {
         &self.0
     }

@@ -163,7 +163,11 @@ pub(crate) fn spawn<F: Future + 'static>(task: F) -> tokio::task::JoinHandle<F::
 pub(crate) async fn pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (a, b) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
-    (a.unwrap(), b.unwrap().0)
+    let (a, b) = (a.unwrap(), b.unwrap().0);
+    for end in [&a, &b] {
+        end.set_nodelay(true).unwrap();
+    }
+    (a, b)
 }
 
 /// Polls until a condition holds.
