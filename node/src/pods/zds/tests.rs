@@ -1,3 +1,5 @@
+use std::os::fd::OwnedFd;
+
 use super::*;
 
 fn encode(payload: zds::workload_request::Payload) -> Vec<u8> {
@@ -43,7 +45,7 @@ fn pods_named_before_the_snapshot_are_remembered() {
     assert!(matches!(rules.accept(&snapshot(), None).unwrap(), Request::SnapshotSent));
     // Afterwards the set is what the reconciliation used, and no more.
     rules.accept(&add_of("later", true), Some(own_namespace())).unwrap();
-    let mut named: Vec<_> = rules.named.iter().map(String::as_str).collect();
+    let mut named: Vec<_> = rules.named().iter().map(String::as_str).collect();
     named.sort_unstable();
     assert_eq!(named, ["a", "k"]);
 }
