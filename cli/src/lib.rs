@@ -15,7 +15,7 @@ mod target;
 use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use args::{Args, Command};
 use clap::{CommandFactory, FromArgMatches};
@@ -70,6 +70,32 @@ async fn answer_to(args: &Args, environment: &Environment) -> anyhow::Result<Str
     let targets = Targets::read(&place, FETCH_LIMIT).await?;
     let chosen = targets.choose(common.name.first().map(String::as_str), common.node.as_deref(), args)?;
     commands::render(&args.command, &chosen, clock::wall())
+}
+
+/// A command line that can be asked about dumps, for fuzzers.
+///
+/// No program uses it, and no promise is made about it. It is public, and hidden from the documentation, because this
+/// tree has no feature flags for tests.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Question(Args);
+
+impl Question {
+    /// Reads the arguments, without the program's name.
+    pub fn parse(arguments: &[&str]) -> Result<Self, clap::Error> {
+        <Args as clap::Parser>::try_parse_from(std::iter::once(&"zc").chain(arguments)).map(Self)
+    }
+
+    /// What is printed, of this dump.
+    pub fn answer(&self, dump: Vec<u8>, now: SystemTime) -> anyhow::Result<String> {
+        let Self(args) = self;
+        let dump = dump::Dump::parse(dump)?;
+        let targets = Targets(vec![target::Target { dump, folder: None, endpoint: None }]);
+        let common = args.command.common();
+        let name = common.name.first().map(String::as_str);
+        let chosen = targets.choose(name, common.node.as_deref(), args)?;
+        commands::render(&args.command, &chosen, now)
+    }
 }
 
 fn print(text: &str) -> ExitCode {

@@ -3,11 +3,15 @@
 
 pub mod blocks;
 pub mod duet;
+pub mod dump;
 pub mod input;
+pub mod live;
 pub mod mesh;
+pub mod proxy_header;
 pub mod records;
 pub mod stream;
 mod support;
+pub mod zds;
 
 /// The node's reading of a peer's headers, compiled from its source: it is private to the program.
 #[path = "../../node/src/baggage.rs"]

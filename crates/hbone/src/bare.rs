@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use crate::core::hpack::Decoder;
 use crate::core::{Action, Capacity, Core, DATA_PAYLOAD, StreamFault, fields};
+use crate::live::codec::{Portable as _, Reader, Writer};
 use crate::{ConnectionEnd, ErrorCode, Settings};
 
 /// One side of a connection.
@@ -144,6 +145,20 @@ impl Bare {
         let mut actions = Vec::new();
         self.0.settle_connection(&mut actions);
         actions.into_iter().for_each(|action| each(action.into()));
+    }
+
+    /// This side as part of a live tunnel.
+    pub fn export(&self, now: Instant) -> Vec<u8> {
+        let mut to = Writer::new(now);
+        self.0.put(&mut to);
+        to.into_bytes().to_vec()
+    }
+
+    /// Goes on as what such a part says, if it can be one.
+    pub fn import(bytes: &[u8], now: Instant, settings: &Settings) -> Option<Self> {
+        let mut from = Reader::new(bytes, now, settings);
+        let core = Core::take(&mut from).ok()?;
+        from.is_empty().then_some(Self(core))
     }
 
     /// Streams that are not over.
