@@ -157,9 +157,10 @@ fn an_application_that_does_not_read_stops_its_own_stream_only() {
             let (sent, rst) = told.await;
             assert_eq!(json!(rst), recorded["reset"]);
             assert_eq!(json!(sent < MOST), recorded["blocked"]);
-            // The stream's window and what the buffers behind it took.
+            // The stream's window and what the buffers behind it took; the application's side is one of `lo`, whose large
+            // segments make the kernel's send buffer larger than the recorded one.
             let mebibytes = usize::try_from(recorded["sent_MiB"].as_u64().unwrap()).unwrap();
-            assert!((4 << 20..=(mebibytes + 1) << 20).contains(&sent), "{sent}");
+            assert!((4 << 20..=(mebibytes + 2) << 20).contains(&sent), "{sent}");
         });
     });
 }
