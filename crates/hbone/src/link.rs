@@ -18,9 +18,9 @@ use std::time::{Duration, Instant};
 
 use rustls_pki_types::CertificateDer;
 
-use crate::core::{Action, Core, Stats};
+use crate::core::{Action, Core, Role, Stats};
 use crate::record::{Records, Secured};
-use crate::scratch::Scratch;
+use crate::scratch::{Batch, Scratch};
 use crate::socket::Socket;
 use crate::stream::{Break, StreamCell};
 use crate::{ConnectionEnd, Memory, Metrics, Settings};
@@ -58,6 +58,8 @@ pub(crate) struct Link {
 pub(crate) struct State {
     pub(crate) core: Core,
     pub(crate) records: Records,
+    /// Sealed records the socket has not been offered: they come before all that is sealed or sent next.
+    pub(crate) batch: Option<Batch>,
     /// Sealed records the socket has not taken, and how much of them it has.
     sealed: Vec<u8>,
     sent: usize,
@@ -179,6 +181,52 @@ impl Link {
         });
     }
 
+    /// Seals the output into the batch where it is small, or sends both now: what is sealed next may follow.
+    pub(crate) fn put_by(&self, state: &mut State, batch: &mut Option<Batch>, sealed: &mut Vec<u8>) {
+        if state.core.output().is_empty() {
+            return;
+        }
+        sealed.clear();
+        let State { core, records, .. } = &mut *state;
+        let was_full = core.output().len() >= MAX_OUTPUT;
+        let outcome = records.seal(core.output(), sealed);
+        core.output().clear();
+        match outcome {
+            Ok(()) if batch.as_mut().is_some_and(|batch| batch.append(sealed)) => {}
+            Ok(()) => {
+                state.batch = batch.take();
+                self.send(state, sealed);
+            }
+            Err(error) => state.lose_now(ConnectionEnd::Tls(error.to_string())),
+        }
+        state.note_sealed(was_full);
+    }
+
+    /// Seals what lies in the space of `batch`, which is kept for the end of the tick if it is not full. See
+    /// [`Records::seal_slots`]; `before` is a buffer for what leaves first.
+    pub(crate) fn send_batch(
+        &self,
+        state: &mut State,
+        mut batch: Batch,
+        contents: impl ExactSizeIterator<Item = usize>,
+        before: &mut Vec<u8>,
+    ) {
+        before.clear();
+        match state.records.seal_slots(batch.space(), contents, before) {
+            Ok(octets) if before.is_empty() => {
+                batch.extend(octets);
+                let is_full = batch.is_full();
+                state.batch = Some(batch);
+                if is_full { self.send(state, &[]) } else { state.kick() }
+            }
+            Ok(octets) => {
+                let (held, made) = batch.split(octets);
+                self.offer(state, [held, before, made]);
+            }
+            Err(error) => state.lose_now(ConnectionEnd::Tls(error.to_string())),
+        }
+    }
+
     /// Seals what lies in `slots` behind the output and sends it now. See [`Records::seal_slots`]; `before` is a buffer
     /// for what leaves first.
     pub(crate) fn send_slots(
@@ -205,22 +253,31 @@ impl Link {
         self.send_both(state, sealed, &[]);
     }
 
+    /// The same from two buffers, behind the batch.
     fn send_both(&self, state: &mut State, first: &[u8], second: &[u8]) {
+        let batch = state.batch.take();
+        let held = batch.as_ref().map(Batch::records).unwrap_or_default();
+        self.offer(state, [held, first, second]);
+    }
+
+    fn offer(&self, state: &mut State, pieces: [&[u8]; 3]) {
         let mut sent = 0;
         if !state.is_blocked() {
-            let written = match (first, second) {
-                (one, []) | ([], one) => self.socket.write(one),
-                _ => self.socket.write_vectored(&[IoSlice::new(first), IoSlice::new(second)]),
+            let written = match pieces {
+                [[], [], []] => return,
+                [one, [], []] | [[], one, []] | [[], [], one] => self.socket.write(one),
+                pieces => self.socket.write_vectored(&pieces.map(IoSlice::new)),
             };
             match written {
                 Ok(written) => sent = written,
                 Err(error) => return state.lose_now(ConnectionEnd::Io(error.to_string(), error.kind())),
             }
         }
-        if sent < first.len() + second.len() {
-            state.sealed.extend_from_slice(first.get(sent..).unwrap_or_default());
-            let sent = sent.saturating_sub(first.len());
-            state.sealed.extend_from_slice(second.get(sent..).unwrap_or_default());
+        for piece in pieces {
+            state.sealed.extend_from_slice(piece.get(sent..).unwrap_or_default());
+            sent = sent.saturating_sub(piece.len());
+        }
+        if state.is_blocked() {
             state.kick();
         }
     }
@@ -291,6 +348,7 @@ impl State {
             records,
             sealed: Vec::new(),
             sent: 0,
+            batch: None,
             streams: HashMap::new(),
             leaving: Vec::new(),
             arrivals: VecDeque::new(),
@@ -312,9 +370,19 @@ impl State {
         }
     }
 
+    /// Puts a batch back for the end of the tick.
+    pub(crate) fn keep(&mut self, batch: Option<Batch>) {
+        if let Some(batch) = batch.filter(|batch| !batch.is_empty()) {
+            self.batch = Some(batch);
+            self.kick();
+        }
+    }
+
     /// There is something to be sealed and sent. A connection that has ended owes no key update any more.
     pub(crate) fn has_output(&mut self) -> bool {
-        !self.core.output().is_empty() || (self.ended.is_none() && self.records.owes())
+        self.batch.is_some()
+            || !self.core.output().is_empty()
+            || (self.ended.is_none() && self.records.owes())
     }
 
     /// Has the answer that `answer` puts into the output wait for what the application says first, if nothing else is in
@@ -333,7 +401,10 @@ impl State {
     /// The output waits for company.
     pub(crate) fn is_held(&mut self) -> bool {
         let length = self.core.output().len();
-        self.ended.is_none() && self.pause.is_some_and(|pause| pause.length == length && now() < pause.until)
+        // A batch is company.
+        self.batch.is_none()
+            && self.ended.is_none()
+            && self.pause.is_some_and(|pause| pause.length == length && now() < pause.until)
     }
 
     /// Time has passed; `true` if that ends the wait.
@@ -403,7 +474,8 @@ impl State {
                 self.waiting = Vec::new();
             }
         }
-        if self.core.has_room() {
+        // A server opens nothing.
+        if self.core.role() == Role::Client && self.core.has_room() {
             self.wake_all();
         }
     }
@@ -482,6 +554,7 @@ impl State {
     pub(crate) fn lose_now(&mut self, end: ConnectionEnd) {
         self.lose(end);
         self.core.lost();
+        self.batch = None;
         self.sealed = Vec::new();
         self.sent = 0;
     }

@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use crate::core::frame;
 use crate::core::{Capacity, DATA_PAYLOAD, StreamFault};
 use crate::record;
-use crate::scratch::{SLOT, SLOTS, Scratch};
+use crate::scratch::{Batch, SLOT, SLOTS, Scratch};
 use crate::socket::Socket;
 use crate::stream::Break;
 use crate::{ConnectionEnd, ErrorCode, Tunnel, TunnelError};
@@ -31,7 +31,8 @@ const PAYLOAD: usize = FRAME + frame::HEADER;
 
 /// Reads in a row before the other tasks of the thread get a turn.
 const TURNS: usize = 4;
-/// DATA frames that a read may fill at least: a message of 64 KiB leaves in one piece, and not its last octets alone.
+
+/// DATA frames that a read may fill at least, unless little is expected: a message of 64 KiB leaves in one piece, and not its last octets alone.
 const FIRST: usize = 5;
 
 /// Bytes moved by one relay, exact at any moment and readable from any thread.
@@ -97,7 +98,7 @@ struct Relay {
     tunnel: Tunnel,
     app: Rc<Socket>,
     counters: Arc<Counters>,
-    /// DATA frames to fill with the next read: grows while reads fill them.
+    /// DATA frames to fill with the next read: one after a small read, and more while reads fill them.
     slots: usize,
     /// The application has ended its direction, and the peer knows.
     app_ended: bool,
@@ -219,13 +220,23 @@ impl Relay {
                 };
             }
         };
-        let wanted = room.min(self.slots * DATA_PAYLOAD);
         Scratch::lend(|scratch| {
-            let slots = &mut scratch.slots;
-            let read = match read_into_slots(&self.app, slots, wanted) {
-                Ok(0) => return Pumped::Eof,
-                Ok(read) => read,
-                Err(error) => return Pumped::Failed(error),
+            // Where little is expected nothing is prepared for much, and an answer that is held may share its record.
+            let mut batch = None;
+            if self.slots > 1 && !state.is_held() {
+                batch = state.batch.take().or_else(Batch::begin);
+                link.put_by(&mut state, &mut batch, &mut scratch.sealed);
+            }
+            let slots = batch.as_ref().map_or(SLOTS, Batch::free_slots).min(self.slots);
+            let wanted = room.min(slots * DATA_PAYLOAD);
+            let slots = batch.as_mut().map_or(scratch.slots.as_mut_slice(), Batch::space);
+            let outcome = read_into_slots(&self.app, slots, wanted);
+            let read = match outcome {
+                Ok(read) if read > 0 => read,
+                outcome => {
+                    state.keep(batch);
+                    return outcome.map_or_else(Pumped::Failed, |_| Pumped::Eof);
+                }
             };
             add(&self.counters.to_peer, read);
             if read <= SMALL {
@@ -233,6 +244,7 @@ impl Relay {
                 let out = state.core.output();
                 out.extend_from_slice(&head);
                 out.extend_from_slice(slots.get(PAYLOAD..PAYLOAD + read).unwrap_or_default());
+                state.keep(batch);
                 state.kick();
             } else {
                 for (slot, payload) in slots.chunks_mut(SLOT).zip(payload_lengths(read)) {
@@ -242,12 +254,17 @@ impl Relay {
                     }
                 }
                 let frames = payload_lengths(read).map(|payload| frame::HEADER + payload);
-                link.send_slots(&mut state, slots, frames, &mut scratch.sealed);
+                match batch {
+                    Some(batch) => link.send_batch(&mut state, batch, frames, &mut scratch.sealed),
+                    None => link.send_slots(&mut state, &mut scratch.slots, frames, &mut scratch.sealed),
+                }
             }
-            self.slots = if read < wanted {
+            self.slots = if read <= SMALL {
+                1
+            } else if read < wanted {
                 read.div_ceil(DATA_PAYLOAD).max(FIRST)
             } else {
-                (self.slots * 2).min(SLOTS)
+                (self.slots * 2).clamp(FIRST, SLOTS)
             };
             Pumped::More
         })

@@ -1,6 +1,6 @@
 //! Buffers that a thread has once, whatever the number of its connections.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 
 use crate::record::RECORD;
 
@@ -28,6 +28,95 @@ pub(crate) struct Scratch {
 
 thread_local! {
     static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
+    static BATCHES: RefCell<Batches> = const { RefCell::new(Batches { spare: Vec::new(), lent: 0 }) };
+}
+
+/// Connections of a thread that may hold a batch at a time; the others send at once.
+const MOST_BATCHES: usize = 2;
+
+/// A batch that has become so long is sent without waiting for the end of the tick.
+const FULL: usize = 4 * SLOT;
+
+/// The buffers of batches.
+struct Batches {
+    spare: Vec<Vec<u8>>,
+    lent: usize,
+}
+
+/// Sealed records of one connection, from several streams maybe, that leave together at the end of the tick. The
+/// buffer is the thread's.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    slots: Vec<u8>,
+    end: usize,
+}
+
+impl Batch {
+    /// An empty one, if the thread has one left.
+    pub(crate) fn begin() -> Option<Self> {
+        BATCHES.with_borrow_mut(|batches| {
+            if batches.lent == MOST_BATCHES {
+                return None;
+            }
+            batches.lent += 1;
+            Some(Self { slots: batches.spare.pop().unwrap_or_else(|| vec![0; SLOTS * SLOT]), end: 0 })
+        })
+    }
+
+    /// The sealed records.
+    pub(crate) fn records(&self) -> &[u8] {
+        self.slots.get(..self.end).unwrap_or_default()
+    }
+
+    /// Where further records are made.
+    pub(crate) fn space(&mut self) -> &mut [u8] {
+        self.slots.get_mut(self.end..).unwrap_or_default()
+    }
+
+    /// Whole slots in that space.
+    pub(crate) fn free_slots(&self) -> usize {
+        (self.slots.len() - self.end) / SLOT
+    }
+
+    /// So many octets of the space are sealed records now.
+    pub(crate) fn extend(&mut self, octets: usize) {
+        self.end = self.slots.len().min(self.end + octets);
+    }
+
+    /// The sealed records, and so many octets behind them.
+    pub(crate) fn split(&self, octets: usize) -> (&[u8], &[u8]) {
+        let (held, space) = self.slots.split_at(self.end);
+        (held, space.get(..octets).unwrap_or_default())
+    }
+
+    /// Adds sealed records; `false` if there is no room.
+    pub(crate) fn append(&mut self, records: &[u8]) -> bool {
+        let Some(space) = self.space().get_mut(..records.len()) else { return false };
+        space.copy_from_slice(records);
+        self.extend(records.len());
+        true
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.end == 0
+    }
+
+    /// It is not worth waiting for more.
+    pub(crate) fn is_full(&self) -> bool {
+        self.end >= FULL
+    }
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        let slots = std::mem::take(&mut self.slots);
+        // A thread that ends needs no buffers.
+        let _ = BATCHES.try_with(|batches| {
+            let mut batches = batches.borrow_mut();
+            batches.lent -= 1;
+            batches.spare.push(slots);
+        });
+    }
 }
 
 impl Scratch {

@@ -155,7 +155,11 @@ impl StreamCell {
         }
         let mut written = 0;
         if let (Some((app, counters)), true) = (&state.app, state.inbox.is_empty()) {
-            match app.write_vectored(pieces.get(..pieces.len().min(MAX_PIECES)).unwrap_or_default()) {
+            let offered = match pieces {
+                [one] => app.write(one),
+                _ => app.write_vectored(pieces.get(..pieces.len().min(MAX_PIECES)).unwrap_or_default()),
+            };
+            match offered {
                 Ok(n) => {
                     counters.add_to_app(n);
                     written = n;

@@ -275,3 +275,35 @@ fn a_value_of_another_version_role_or_shape_is_refused() {
         assert!(matches!(error, ImportError::Role));
     });
 }
+
+/// It is sealed, and waits for the end of the turn.
+#[test]
+fn what_was_not_sent_yet_moves_too() {
+    run(async {
+        let (client, server) = connect_both(&Settings::default()).await;
+        let (a, b) = open_both(&client, &server).await;
+        let (mut near_app, near_proxy) = pair().await;
+        let (mut far_app, far_proxy) = pair().await;
+        let _far = spawn(relay(b, far_proxy, &Arc::default()));
+        let counters = Arc::default();
+        let mut near = std::pin::pin!(relay(a, near_proxy, &counters));
+        near_app.write_all(&[7; 20_000]).await.unwrap();
+        while counters.to_peer() == 0 {
+            tokio::task::yield_now().await;
+            std::future::poll_fn(|cx| {
+                assert!(near.as_mut().poll(cx).is_pending());
+                std::task::Poll::Ready(())
+            })
+            .await;
+        }
+        // In the same turn: the driver has not sent anything.
+        let moved = move_client(&client, &Settings::default());
+        let RelayEnd::Moved(app) = near.await else { panic!("not moved") };
+        let [tunnel] = <[Tunnel; 1]>::try_from(moved.tunnels).unwrap();
+        let _near = spawn(relay(tunnel, tokio_socket(app), &Arc::default()));
+        near_app.shutdown().await.unwrap();
+        let mut got = Vec::new();
+        far_app.read_to_end(&mut got).await.unwrap();
+        assert!(got == [7; 20_000], "{} octets", got.len());
+    });
+}

@@ -75,6 +75,7 @@ impl Link {
         let chain: Vec<Inbox> = self.chain.iter().map(|der| Inbox(der.to_vec())).collect();
         chain.put(&mut to);
         state.core.put(&mut to);
+        state.put_back();
         to.octets(state.sealed.get(state.sent..).unwrap_or_default());
         (state.idle_since, state.idle_limit).put(&mut to);
         self.count(&mut state);
@@ -165,6 +166,13 @@ impl Arrived {
 }
 
 impl State {
+    /// What the socket was not offered waits like what it did not take.
+    fn put_back(&mut self) {
+        if let Some(batch) = self.batch.take() {
+            self.sealed.extend_from_slice(batch.records());
+        }
+    }
+
     /// Takes what the streams' owners have not taken; to them the streams are broken by the move.
     fn move_streams(&mut self) -> Vec<StreamPart> {
         self.arrivals.clear();
