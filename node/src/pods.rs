@@ -10,6 +10,7 @@ mod instance;
 mod list;
 mod netns;
 pub(crate) mod proxy;
+mod seats;
 mod zds;
 
 use std::collections::HashMap;
@@ -25,6 +26,7 @@ pub(crate) use bound::Bound;
 pub(crate) use instance::{DnsParts, Environment, Instance};
 pub(crate) use list::PodList;
 pub(crate) use netns::StartError;
+pub(crate) use seats::Loads;
 use zds::{Connection, ConnectionLost, Incoming, Request};
 
 /// Pending pods are tried again after this long.

@@ -9,6 +9,7 @@ mod own;
 mod paths;
 mod policy;
 mod recorded;
+mod seats;
 mod zds;
 
 use std::io::{self, Write};

@@ -21,6 +21,7 @@ use crate::context::Contexts;
 use crate::hostnames::Hostnames;
 use crate::inbound::UnknownPolicies;
 use crate::metrics::Shard;
+use crate::pods::Loads;
 use crate::settings::Settings;
 use crate::sync::MeshHandle;
 
@@ -75,6 +76,7 @@ pub(crate) type Job = Box<dyn FnOnce(&Rc<Thread>) + Send>;
 #[derive(Debug)]
 pub(crate) struct Threads {
     threads: Vec<Running>,
+    loads: Loads,
 }
 
 #[derive(Debug)]
@@ -89,12 +91,18 @@ impl Threads {
     /// Starts `n` threads, which wait for their equipment.
     pub(crate) fn start(n: usize) -> io::Result<Self> {
         let threads = (0..n.max(1)).map(Running::start).collect::<io::Result<Vec<_>>>()?;
-        Ok(Self { threads })
+        let loads = Loads::new(threads.len());
+        Ok(Self { threads, loads })
     }
 
     /// How many there are.
     pub(crate) fn count(&self) -> usize {
         self.threads.len()
+    }
+
+    /// How many HBONE connections each of them serves.
+    pub(crate) fn loads(&self) -> &Loads {
+        &self.loads
     }
 
     /// Their event loops, for the metrics.

@@ -35,8 +35,8 @@ pub(crate) async fn serve(proxy: Rc<PodProxy>, accepted: Accepted) {
         Err(_) => return,
     };
     let transparent = accepted.transparent;
-    let Accepted { stream, open, .. } = accepted;
-    let _open = open;
+    let Accepted { stream, open, place, .. } = accepted;
+    let _counted = (open, place);
     let connection = match Box::pin(secure(&proxy, stream)).await {
         Ok(connection) => connection,
         Err(error) => return super::refused(&proxy, peer, local, &error),

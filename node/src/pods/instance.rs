@@ -17,7 +17,8 @@ use tracing::Instrument as _;
 
 use super::list::PodList;
 use super::netns::{self, Sockets, StartError};
-use super::proxy::{Drains, PodProxy, PodShared};
+use super::proxy::{Drains, PodProxy, PodShared, Seat};
+use super::seats::{Arrivals, Seats};
 use crate::connections::ConnectionLists;
 use crate::dns;
 use crate::metrics::PodMetrics;
@@ -102,11 +103,13 @@ impl Instance {
         let id = netns.as_ref().map(NetNamespace::id);
         let span = tracing::info_span!("proxy", wl = format_args!("{}/{}", pod.namespace, pod.name));
         let (outbound, inbound, plaintext) = (drain.child(), drain.child(), drain.child());
+        let (seats, arrivals) = Seats::new(environment.threads.loads());
         let shared = Arc::new(PodShared {
             pod,
             netns,
             own,
             drains: Drains { outbound: outbound.1, inbound: inbound.1, plaintext: plaintext.1 },
+            seats,
             tasks: tasks.child("pod"),
             connections: connections.child("pod"),
         });
@@ -122,7 +125,7 @@ impl Instance {
             list: list.clone(),
             span,
         };
-        match instance.spread(environment, sockets, lists).await {
+        match instance.spread(environment, sockets, arrivals, lists).await {
             Ok(()) => Ok(instance),
             Err(error) => {
                 instance.cut().await;
@@ -135,22 +138,25 @@ impl Instance {
         &self,
         environment: &Environment,
         sockets: Sockets,
+        arrivals: Vec<Arrivals>,
         lists: &ConnectionLists,
     ) -> Result<(), StartError> {
         static NEXT_FOR_DNS: AtomicUsize = AtomicUsize::new(0);
         let threads = &environment.threads;
         let dns_thread = NEXT_FOR_DNS.fetch_add(1, Ordering::Relaxed) % threads.count();
         let mut listeners = sockets.listeners.into_iter();
+        let mut arrivals = arrivals.into_iter();
         let mut dns = sockets.dns;
         let resolvers = netns::resolvers(self.netns, &environment.settings.resolver);
         let started = threads.each(|n| {
             let listeners = listeners.next().unwrap_or_default();
+            let seat = arrivals.next().map(|arrivals| Seat { thread: n, arrivals });
             let dns = if n == dns_thread { dns.take() } else { None };
             let (shared, lists, span) = (Arc::clone(&self.shared), lists.clone(), self.span.clone());
             let (parts, resolvers) = (environment.dns.clone(), resolvers.clone());
             move |thread: &Rc<Thread>| -> std::io::Result<()> {
                 let _entered = span.enter();
-                PodProxy::start(thread, Arc::clone(&shared), lists.part(), listeners)?;
+                PodProxy::start(thread, Arc::clone(&shared), lists.part(), listeners, seat)?;
                 if let Some(sockets) = dns {
                     serve_dns(thread, shared, sockets, parts, resolvers);
                 }

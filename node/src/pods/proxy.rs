@@ -25,6 +25,8 @@ use crate::outbound::PoolKey;
 use crate::settings::{DIAL_LIMIT, LOCAL_WORKLOAD_LIMIT};
 use crate::threads::Thread;
 
+use super::seats::{Arrivals, Place, Seated, Seats};
+
 /// Pause after an accept that failed for want of something.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Such failures of one listener are told at most this often.
@@ -48,6 +50,8 @@ pub(crate) struct PodShared {
     /// itself, and the client's address is not kept.
     pub(crate) own: Option<SpiffeId>,
     pub(crate) drains: Drains,
+    /// Who serves HBONE connections.
+    pub(crate) seats: Seats,
     /// Tasks whose failure is the node's.
     pub(crate) tasks: TaskGroup,
     /// Tasks whose failure is their own.
@@ -60,6 +64,14 @@ pub(crate) struct Listeners {
     pub(crate) outbound: Option<Listener>,
     pub(crate) inbound: Option<Listener>,
     pub(crate) plaintext: Option<Listener>,
+}
+
+/// A thread's part in a pod's HBONE connections.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    /// Its number.
+    pub(crate) thread: usize,
+    pub(crate) arrivals: Arrivals,
 }
 
 /// One pod on one thread.
@@ -82,6 +94,8 @@ pub(crate) struct Accepted {
     pub(crate) transparent: bool,
     /// Counts it as open.
     pub(crate) open: OpenSocket,
+    /// HBONE: counts it as one of its thread.
+    pub(crate) place: Option<Place>,
 }
 
 impl PodProxy {
@@ -91,6 +105,7 @@ impl PodProxy {
         shared: Arc<PodShared>,
         connections: Rc<Connections>,
         listeners: Listeners,
+        seat: Option<Seat>,
     ) -> Result<Rc<Self>, io::Error> {
         let settings = &thread.settings;
         let pool = Pool::new(settings.hbone.client_streams, settings.pool_idle);
@@ -98,15 +113,26 @@ impl PodProxy {
         let Listeners { outbound, inbound, plaintext } = listeners;
         if let Some(listener) = outbound {
             let drain = proxy.shared.drains.outbound.clone();
-            proxy.accept(listener, Reporter::Source, drain, crate::outbound::serve)?;
+            proxy.accept(listener, Reporter::Source, drain, None, crate::outbound::serve)?;
         }
         if let Some(listener) = inbound {
             let drain = proxy.shared.drains.inbound.clone();
-            proxy.accept(listener, Reporter::Destination, drain, crate::inbound::serve_hbone)?;
+            let thread = seat.as_ref().map(|seat| seat.thread);
+            proxy.accept(listener, Reporter::Destination, drain, thread, crate::inbound::serve_hbone)?;
         }
         if let Some(listener) = plaintext {
             let drain = proxy.shared.drains.plaintext.clone();
-            proxy.accept(listener, Reporter::Destination, drain, crate::inbound::serve_plaintext)?;
+            proxy.accept(listener, Reporter::Destination, drain, None, crate::inbound::serve_plaintext)?;
+        }
+        if let Some(Seat { mut arrivals, .. }) = seat {
+            let taker = Rc::clone(&proxy);
+            proxy.shared.tasks.spawn_local("handed over", async move {
+                while let Some(arrived) = arrivals.recv().await {
+                    if let Some(seated) = arrived.take() {
+                        taker.serve_hbone(seated);
+                    }
+                }
+            });
         }
         let follower = Rc::clone(&proxy);
         proxy.shared.tasks.spawn_local("policy", async move { follower.follow_mesh().await });
@@ -114,12 +140,13 @@ impl PodProxy {
     }
 
     /// Accepts until the pod drains; each connection is a task that ends at the latest when the
-    /// drain is cut.
+    /// drain is cut. With the number of this thread, another may serve it.
     fn accept<F>(
         self: &Rc<Self>,
         listener: Listener,
         reporter: Reporter,
         drain: Drain,
+        shared_by: Option<usize>,
         serve: fn(Rc<Self>, Accepted) -> F,
     ) -> io::Result<()>
     where
@@ -139,12 +166,20 @@ impl PodProxy {
                 };
                 match accepted {
                     Ok((stream, peer)) => {
+                        if let Some(own) = shared_by {
+                            let seated = proxy.shared.seats.seat(own, (stream, peer), transparent, &drain);
+                            if let Some(seated) = seated {
+                                proxy.serve_hbone(seated);
+                            }
+                            continue;
+                        }
                         let accepted = Accepted {
                             stream,
                             peer: socket::canonical(peer),
                             since: Instant::now(),
                             transparent,
                             open: proxy.thread.counters.socket(reporter),
+                            place: None,
                         };
                         proxy.connection(&drain, serve, accepted);
                     }
@@ -159,6 +194,20 @@ impl PodProxy {
             }
         });
         Ok(())
+    }
+
+    /// Serves an HBONE connection that is this thread's.
+    fn serve_hbone(self: &Rc<Self>, seated: Seated) {
+        let Seated { stream, peer, since, transparent, place, _guard } = seated;
+        let accepted = Accepted {
+            stream,
+            peer: socket::canonical(peer),
+            since,
+            transparent,
+            open: self.thread.counters.socket(Reporter::Destination),
+            place: Some(place),
+        };
+        self.connection(&self.shared.drains.inbound, crate::inbound::serve_hbone, accepted);
     }
 
     fn connection<F>(self: &Rc<Self>, drain: &Drain, serve: fn(Rc<Self>, Accepted) -> F, accepted: Accepted)
