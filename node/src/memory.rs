@@ -1,29 +1,69 @@
-//! After a burst the node is as small as before: what the allocator keeps is handed back once it has been idle.
+//! An idle node is small: what its start has touched once, and what the allocator keeps after a burst, goes back to the
+//! system once nobody uses it.
 
 use std::time::Duration;
 
 use net::memory::{self, Usage};
+use tokio::time::Instant;
 
 /// Time between two looks. Two have to agree, so that memory goes back within half a minute.
 const INTERVAL: Duration = Duration::from_secs(10);
 
+/// The same until the start is over, which one quiet look tells.
+const START: Duration = Duration::from_millis(500);
+
 /// Idle memory that is not worth the work.
 const WORTH_IT: u64 = 3 << 20;
 
+/// Pages of the program's file that are not worth it: what an idle node needs from time to time is less.
+const WORTH_UNLOADING: u64 = 2 << 20;
+
+/// Who uses less of a processor than this part is at rest.
+const AT_REST: u32 = 50;
+
 /// Hands idle memory back, for ever.
 pub(crate) async fn give_back() {
-    let mut idle = Idle::default();
+    let (mut idle, mut rest) = (Idle::default(), Rest::default());
+    let mut pause = START;
     loop {
-        tokio::time::sleep(INTERVAL).await;
+        let since = (Instant::now(), memory::cpu_time());
+        tokio::time::sleep(pause).await;
         // Without /proc there is nothing to decide by.
         let Ok(usage) = Usage::now() else { return };
-        if !idle.is_due(usage) {
-            continue;
+        let used = memory::cpu_time().saturating_sub(since.1);
+        let at_rest = used < since.0.elapsed() / AT_REST;
+        let started = pause == INTERVAL;
+        if rest.is_due(at_rest, started, usage.of_files()) {
+            // What was read of the program is not wanted soon, and if it is, it comes back.
+            let unloaded = memory::unload();
+            let Ok(after) = Usage::now() else { return };
+            tracing::debug!(before = usage.of_files(), after = after.of_files(), ?unloaded, "at rest");
         }
-        memory::release();
-        let Ok(after) = Usage::now() else { return };
-        idle.released(after);
-        tracing::debug!(before = usage.private, after = after.private, "idle memory was handed back");
+        if idle.is_due(usage) || (at_rest && !started) {
+            memory::release();
+            let Ok(after) = Usage::now() else { return };
+            idle.released(after);
+            tracing::debug!(before = usage.private, after = after.private, "idle memory was handed back");
+        }
+        if at_rest {
+            pause = INTERVAL;
+        }
+    }
+}
+
+/// Whether the node does nothing that needs its program.
+#[derive(Debug, Default)]
+struct Rest {
+    /// It did nothing before the last look either.
+    before: bool,
+}
+
+impl Rest {
+    /// It has rested for two looks (its start is over with the first), and has more of its file in memory than it needs.
+    fn is_due(&mut self, at_rest: bool, started: bool, of_files: u64) -> bool {
+        let lasting = at_rest && (self.before || !started);
+        self.before = at_rest;
+        lasting && of_files > WORTH_UNLOADING
     }
 }
 
@@ -75,6 +115,17 @@ mod tests {
         assert!(!idle.is_due(holding(40, 35)));
         assert!(!idle.is_due(holding(40, 10)));
         assert!(idle.is_due(holding(40, 10)));
+    }
+
+    #[test]
+    fn the_program_is_unloaded_when_the_node_has_come_to_rest() {
+        let mut rest = Rest::default();
+        assert!(!rest.is_due(false, false, 14 * MIB), "it starts");
+        assert!(rest.is_due(true, false, 14 * MIB), "it has started");
+        assert!(!rest.is_due(true, true, MIB), "nothing to gain");
+        assert!(!rest.is_due(false, true, 6 * MIB), "busy");
+        assert!(!rest.is_due(true, true, 6 * MIB), "traffic may have paused only");
+        assert!(rest.is_due(true, true, 6 * MIB));
     }
 
     /// Free memory between blocks in use cannot go back: it is not tried again and again.

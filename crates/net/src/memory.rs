@@ -1,8 +1,14 @@
 //! The process's memory as the system sees it, and how what is free goes back to it.
 //!
 //! The allocator keeps what was freed in the middle of its heaps, thread by thread, for ever: after a burst a process
-//! would stay as large as it was. [`release`] hands whole free pages back wherever they lie.
+//! would stay as large as it was. [`release`] hands whole free pages back wherever they lie, [`unload`] those of the
+//! program's file.
+mod program;
+
 use std::io;
+use std::time::Duration;
+
+pub use program::unload;
 
 /// What the process holds, in octets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,10 +37,21 @@ impl Usage {
         })
     }
 
+    /// Resident pages of files, the program's own first of all.
+    pub fn of_files(&self) -> u64 {
+        self.resident.saturating_sub(self.private)
+    }
+
     /// Held but not allocated.
     pub fn slack(&self) -> u64 {
         self.private.saturating_sub(self.allocated)
     }
+}
+
+/// Processor time of all threads of this process so far.
+pub fn cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec.try_into().unwrap_or_default(), time.tv_nsec.try_into().unwrap_or_default())
 }
 
 /// Free memory at the end of a heap above which the allocator hands it back by itself.
