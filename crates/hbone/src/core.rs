@@ -167,7 +167,8 @@ pub(crate) struct Core {
     owe_table_size: bool,
     open_block: Option<OpenBlock>,
     out: Vec<u8>,
-    streams: BTreeMap<u32, Stream>,
+    /// In boxes: nodes of a tree that grows at its end stay half empty.
+    streams: BTreeMap<u32, Box<Stream>>,
     over: VecDeque<(u32, Over)>,
     open_streams: u32,
     /// Client: the next id to use. Server: unused.
@@ -470,7 +471,7 @@ impl Core {
 
     /// Ends a stream at once. A stream that is over already is left alone.
     pub(crate) fn reset(&mut self, stream: u32, code: ErrorCode) {
-        if !self.ended && self.streams.get(&stream).is_some_and(Stream::is_open) {
+        if !self.ended && self.streams.get(&stream).is_some_and(|state| state.is_open()) {
             frame::rst_stream(&mut self.out, stream, code);
             self.stats.resets_sent += 1;
         }
@@ -486,7 +487,7 @@ impl Core {
 
     fn insert(&mut self, stream: u32, now: Instant) {
         let state = Stream::new(self.announced, self.enforced, &self.settings.budgets, now);
-        self.streams.insert(stream, state);
+        self.streams.insert(stream, Box::new(state));
         self.open_streams += 1;
         self.stats.streams += 1;
         if self.peer.known {

@@ -51,8 +51,8 @@ pub(crate) struct StreamCell {
 #[derive(Debug, Default)]
 struct StreamState {
     /// Server: the request that waits for its answer.
-    request: Option<RequestHead>,
-    answer: Option<AnswerHead>,
+    request: Option<Box<RequestHead>>,
+    answer: Option<Box<AnswerHead>>,
     /// Client: nobody has taken the answer yet.
     asked: bool,
     /// Client: octets sent ahead of the answer that no relay has counted.
@@ -64,7 +64,7 @@ struct StreamState {
     taken: usize,
     /// The peer has ended its direction.
     ended: bool,
-    broken: Option<Break>,
+    broken: Option<Box<Break>>,
     /// Where payload goes directly.
     app: Option<(Rc<Socket>, Arc<Counters>)>,
     /// Writing to the application failed: what comes for it is dropped.
@@ -84,7 +84,7 @@ impl StreamCell {
     pub(crate) fn requested(id: u32, head: RequestHead) -> Rc<Self> {
         Rc::new(Self {
             id,
-            state: RefCell::new(StreamState { request: Some(head), ..StreamState::default() }),
+            state: RefCell::new(StreamState { request: Some(Box::new(head)), ..StreamState::default() }),
         })
     }
 
@@ -92,7 +92,8 @@ impl StreamCell {
     pub(crate) fn revive(part: StreamPart) -> Rc<Self> {
         let StreamPart { id, request, answer, asked, early, inbox: Inbox(inbox), ended, broken } = part;
         let inbox = if inbox.is_empty() { VecDeque::new() } else { VecDeque::from([inbox]) };
-        let broken = broken.map(Break::Stream);
+        let broken = broken.map(|fault| Box::new(Break::Stream(fault)));
+        let (request, answer) = (request.map(Box::new), answer.map(Box::new));
         let state =
             StreamState { request, answer, asked, early, inbox, ended, broken, ..StreamState::default() };
         Rc::new(Self { id, state: RefCell::new(state) })
@@ -101,8 +102,8 @@ impl StreamCell {
     /// Gives away what the owner has not taken. To the owner the stream is broken by the move.
     pub(crate) fn move_away(&self) -> StreamPart {
         let mut state = self.state.borrow_mut();
-        let moved = Some(Break::Connection(ConnectionEnd::Moved));
-        let broken = match std::mem::replace(&mut state.broken, moved) {
+        let moved = Box::new(Break::Connection(ConnectionEnd::Moved));
+        let broken = match state.broken.replace(moved).map(|why| *why) {
             Some(Break::Stream(fault)) => Some(fault),
             Some(Break::Connection(_)) | None => None,
         };
@@ -113,8 +114,8 @@ impl StreamCell {
         wake(&mut state.writer);
         StreamPart {
             id: self.id,
-            request: state.request.take(),
-            answer: state.answer.take(),
+            request: state.request.take().map(|head| *head),
+            answer: state.answer.take().map(|head| *head),
             asked: std::mem::take(&mut state.asked),
             early: std::mem::take(&mut state.early),
             inbox: Inbox(inbox),
@@ -125,7 +126,7 @@ impl StreamCell {
 
     /// Server: the request, until it is answered.
     pub(crate) fn request(&self) -> Option<RequestHead> {
-        self.state.borrow().request.clone()
+        self.state.borrow().request.as_deref().cloned()
     }
 
     pub(crate) fn answered(&self) {
@@ -263,7 +264,7 @@ impl StreamCell {
 
     pub(crate) fn answer(&self, head: AnswerHead) {
         let mut state = self.state.borrow_mut();
-        state.answer = Some(head);
+        state.answer = Some(Box::new(head));
         wake(&mut state.reader);
     }
 
@@ -271,7 +272,7 @@ impl StreamCell {
         let mut state = self.state.borrow_mut();
         let answer = state.answer.take();
         state.asked &= answer.is_none();
-        answer
+        answer.map(|head| *head)
     }
 
     /// Client: octets have been sent ahead of the answer.
@@ -286,13 +287,13 @@ impl StreamCell {
 
     pub(crate) fn break_off(&self, why: Break) {
         let mut state = self.state.borrow_mut();
-        state.broken.get_or_insert(why);
+        state.broken.get_or_insert_with(|| Box::new(why));
         wake(&mut state.reader);
         wake(&mut state.writer);
     }
 
     pub(crate) fn broken(&self) -> Option<Break> {
-        self.state.borrow().broken.clone()
+        self.state.borrow().broken.as_deref().cloned()
     }
 
     pub(crate) fn is_broken(&self) -> bool {
@@ -324,5 +325,16 @@ fn set(slot: &mut Option<Waker>, cx: &Context<'_>) {
 fn wake(slot: &mut Option<Waker>) {
     if let Some(waker) = slot.take() {
         waker.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is there for a moment only (heads, an end) has a box of its own.
+    #[test]
+    fn an_idle_stream_is_small() {
+        assert!(size_of::<StreamCell>() <= 160, "{} octets", size_of::<StreamCell>());
     }
 }

@@ -227,6 +227,15 @@ impl<T: Portable> Portable for VecDeque<T> {
     }
 }
 
+impl<T: Portable> Portable for Box<T> {
+    fn put(&self, to: &mut Writer) {
+        T::put(self, to);
+    }
+    fn take(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        T::take(from).map(Self::new)
+    }
+}
+
 impl<T: Portable> Portable for BTreeMap<u32, T> {
     fn put(&self, to: &mut Writer) {
         to.count(self.len());
