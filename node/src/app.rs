@@ -167,7 +167,6 @@ async fn serve(config: Config, logging: &Logging) -> Result<ExitCode, StartError
     let issuer = Arc::new(CaClient::new(&certs)?);
     let (certificates, worker) = CertificateManager::new(issuer, certs.limits, clock.clone());
     parts.tasks.spawn("certificates", worker.run());
-    parts.tasks.spawn("memory", memory::give_back());
 
     let mut threads = Threads::start(config.n_traffic_threads).map_err(StartError::Thread)?;
     let readiness = Readiness::new();
@@ -199,6 +198,7 @@ async fn serve(config: Config, logging: &Logging) -> Result<ExitCode, StartError
         clock: clock.clone(),
     });
     let threads = Arc::new(threads);
+    parts.tasks.spawn("memory", memory::give_back(Arc::downgrade(&threads)));
     let list = PodList::default();
     let environment = pods::Environment {
         threads: Arc::clone(&threads),

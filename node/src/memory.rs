@@ -1,15 +1,19 @@
 //! An idle node is small: what its start has touched once, and what the allocator keeps after a burst, goes back to the
 //! system once nobody uses it.
 
+use std::rc::Rc;
+use std::sync::Weak;
 use std::time::Duration;
 
 use net::memory::{self, Usage};
 use tokio::time::Instant;
 
-/// Time between two looks. Two have to agree, so that memory goes back within half a minute.
-const INTERVAL: Duration = Duration::from_secs(10);
+use crate::threads::{Thread, Threads};
 
-/// The same until the start is over, which one quiet look tells.
+/// Time between two looks. For the heap two have to agree, so that it goes back within a quarter of a minute.
+const INTERVAL: Duration = Duration::from_secs(5);
+
+/// The same until the start is over, which the first quiet look tells.
 const START: Duration = Duration::from_millis(500);
 
 /// Idle memory that is not worth the work.
@@ -22,8 +26,8 @@ const WORTH_UNLOADING: u64 = 2 << 20;
 const AT_REST: u32 = 50;
 
 /// Hands idle memory back, for ever.
-pub(crate) async fn give_back() {
-    let (mut idle, mut rest) = (Idle::default(), Rest::default());
+pub(crate) async fn give_back(threads: Weak<Threads>) {
+    let mut idle = Idle::default();
     let mut pause = START;
     loop {
         let since = (Instant::now(), memory::cpu_time());
@@ -31,40 +35,29 @@ pub(crate) async fn give_back() {
         // Without /proc there is nothing to decide by.
         let Ok(usage) = Usage::now() else { return };
         let used = memory::cpu_time().saturating_sub(since.1);
-        let at_rest = used < since.0.elapsed() / AT_REST;
-        let started = pause == INTERVAL;
-        if rest.is_due(at_rest, started, usage.of_files()) {
-            // What was read of the program is not wanted soon, and if it is, it comes back.
+        let rests = is_due(used, since.0.elapsed(), usage.of_files());
+        if rests {
+            pause = INTERVAL;
+            // What was used of the program, and the threads' buffers, are not wanted soon; if they are, they come back.
+            if let Some(threads) = threads.upgrade() {
+                threads.each(|_| |_: &Rc<Thread>| hbone::let_buffers_go()).await;
+            }
             let unloaded = memory::unload();
             let Ok(after) = Usage::now() else { return };
             tracing::debug!(before = usage.of_files(), after = after.of_files(), ?unloaded, "at rest");
         }
-        if idle.is_due(usage) || (at_rest && !started) {
+        if idle.is_due(usage) || rests {
             memory::release();
             let Ok(after) = Usage::now() else { return };
             idle.released(after);
             tracing::debug!(before = usage.private, after = after.private, "idle memory was handed back");
         }
-        if at_rest {
-            pause = INTERVAL;
-        }
     }
 }
 
-/// Whether the node does nothing that needs its program.
-#[derive(Debug, Default)]
-struct Rest {
-    /// It did nothing before the last look either.
-    before: bool,
-}
-
-impl Rest {
-    /// It has rested for two looks (its start is over with the first), and has more of its file in memory than it needs.
-    fn is_due(&mut self, at_rest: bool, started: bool, of_files: u64) -> bool {
-        let lasting = at_rest && (self.before || !started);
-        self.before = at_rest;
-        lasting && of_files > WORTH_UNLOADING
-    }
+/// Between two looks the node did next to nothing, and it has more of its file in memory than it needs for that.
+fn is_due(used: Duration, elapsed: Duration, of_files: u64) -> bool {
+    used < elapsed / AT_REST && of_files > WORTH_UNLOADING
 }
 
 /// What is held and not allocated, from look to look.
@@ -119,13 +112,10 @@ mod tests {
 
     #[test]
     fn the_program_is_unloaded_when_the_node_has_come_to_rest() {
-        let mut rest = Rest::default();
-        assert!(!rest.is_due(false, false, 14 * MIB), "it starts");
-        assert!(rest.is_due(true, false, 14 * MIB), "it has started");
-        assert!(!rest.is_due(true, true, MIB), "nothing to gain");
-        assert!(!rest.is_due(false, true, 6 * MIB), "busy");
-        assert!(!rest.is_due(true, true, 6 * MIB), "traffic may have paused only");
-        assert!(rest.is_due(true, true, 6 * MIB));
+        let look = Duration::from_secs(5);
+        assert!(!is_due(Duration::from_millis(300), look, 14 * MIB), "busy");
+        assert!(is_due(Duration::from_millis(10), look, 14 * MIB));
+        assert!(!is_due(Duration::from_millis(10), look, MIB), "nothing to gain");
     }
 
     /// Free memory between blocks in use cannot go back: it is not tried again and again.

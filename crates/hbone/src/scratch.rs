@@ -135,3 +135,8 @@ impl Scratch {
         result
     }
 }
+
+/// Lets this thread's buffers go; the next message makes new ones. For a thread that has come to rest.
+pub fn let_buffers_go() {
+    SCRATCH.take();
+}

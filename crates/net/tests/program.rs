@@ -13,7 +13,7 @@ static CONSTANTS: [u8; LENGTH] = {
     let mut constants = [0; LENGTH];
     let mut n = 0;
     while n < LENGTH {
-        constants[n] = (n / 4096 % 251) as u8;
+        constants[n] = (n / 4096 % 251).to_le_bytes()[0];
         n += 4096;
     }
     constants

@@ -25,6 +25,7 @@ struct Walk {
 }
 
 /// Looks at one object, the program or a library. While this runs the loader lets nobody load or unload one.
+#[allow(clippy::cast_possible_truncation, reason = "the loader's addresses are as wide as pointers")]
 unsafe extern "C" fn visit(
     object: *mut libc::dl_phdr_info,
     _size: libc::size_t,
