@@ -25,8 +25,10 @@ const BULK_MIB: f64 = 16.0;
 const AFTER_BURST: f64 = 1.2;
 /// How long opening a step of idle connections may take.
 const OPEN_LIMIT: Duration = Duration::from_secs(60);
-/// Between the start, or the last echo, and the look at the memory.
+/// Between the start and the look at the memory.
 const SETTLE: Duration = Duration::from_millis(1500);
+/// Between the last echo and the look at the memory, and before a burst: whoever gives back what it does not need gets the time for it.
+const REST: Duration = Duration::from_secs(12);
 
 /// The larger one of a system's processes.
 fn largest(systems: &Systems, peer: Peer) -> anyhow::Result<Memory> {
@@ -101,7 +103,7 @@ async fn idle_of(systems: &Systems, peer: Peer, steps: &[usize]) -> anyhow::Resu
             .await
             .with_context(|| format!("{step} connections were not open after {OPEN_LIMIT:?}"))??;
         anyhow::ensure!(line.is_some(), "{step} connections could not be opened");
-        tokio::time::sleep(SETTLE).await;
+        tokio::time::sleep(REST).await;
         let resident = largest(systems, peer)?.resident;
         values.push((step == wanted).then(|| mib(resident)));
         seen.push((*step, resident));
@@ -145,6 +147,7 @@ pub(crate) async fn burst(systems: &mut Systems, peers: &[Peer], rest: Duration,
 }
 
 async fn burst_of(systems: &mut Systems, peer: Peer) -> anyhow::Result<(f64, f64)> {
+    tokio::time::sleep(REST).await;
     let start = mib(largest(systems, peer)?.resident);
     for process in systems.processes(peer) {
         reset_peak(process)?;

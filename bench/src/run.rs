@@ -120,8 +120,11 @@ impl Bench<'_> {
         let peers = self.peers(report);
         report.facts = facts(self.programs).await;
         let quick = self.args.quick;
-        let singles = !self.args.only_timed && self.args.rows.is_empty();
-        if singles {
+        let rows = &self.args.rows;
+        let single = |name: &str| {
+            !self.args.only_timed && (rows.is_empty() || rows.iter().any(|part| part.starts_with(name)))
+        };
+        if single("idle") {
             say("idle memory, fresh processes");
             let systems = self.start(&peers).await?;
             let steps: &[usize] = if quick { &[100, 1000] } else { &[1000, 10_000] };
@@ -132,9 +135,11 @@ impl Bench<'_> {
         let mut systems = self.start(&peers).await?;
         systems.verify(&peers).await?;
         say("16 MiB went through each system and back unharmed");
-        if singles {
+        if single("peak") || single("resident") {
             let rest = Duration::from_secs(if quick { 5 } else { 60 });
             memory::burst(&mut systems, &peers, rest, report).await;
+        }
+        if single("system calls") {
             match &self.programs.perf {
                 Some(perf) => {
                     syscalls::count_all(&systems, perf, &peers, 0.4, self.folder, report).await;
