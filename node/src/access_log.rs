@@ -185,6 +185,13 @@ impl AccessLog {
     }
 }
 
+impl Drop for AccessLog {
+    /// The last connections end with the thread.
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
 fn connection(line: &mut Line, ends: &Ends, addresses: Addresses<'_>) {
     line.display("src.addr", addresses.source);
     named(line, &ends.source, ["src.workload", "src.namespace", "src.identity", "src.cluster"]);

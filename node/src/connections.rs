@@ -3,16 +3,21 @@
 //! Each traffic thread has its own part, [`Connections`]. The list that the dump reads is behind a
 //! lock that only this thread and a dump ever take; the means to cut never leave the thread.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use state::{Mesh, Pod, Workload};
 use tokio::sync::Notify;
 use wire::dump;
+
+use crate::carried::Carriage;
+
+/// Connections whose table is kept when the last is over.
+const FEW: usize = 64;
 
 /// What the dump says about an inbound connection. Streams of one peer to one target share it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -33,10 +38,19 @@ pub(crate) struct OutboundKey {
     pub(crate) protocol: state::Protocol,
 }
 
+impl InboundKey {
+    /// What policy asks about.
+    pub(crate) fn facts(&self) -> policy::Connection {
+        let (source_ip, source_identity) = (self.source.ip(), self.identity.clone());
+        policy::Connection { source_ip, source_identity, destination: self.target }
+    }
+}
+
+/// By number; who is listed holds no more than that.
 #[derive(Debug, Default)]
 struct Listed {
-    inbound: HashMap<InboundKey, usize>,
-    outbound: HashMap<OutboundKey, usize>,
+    inbound: HashMap<u64, Arc<InboundKey>>,
+    outbound: HashMap<u64, Box<OutboundKey>>,
 }
 
 /// The lists of all traffic threads of one pod.
@@ -56,8 +70,8 @@ impl ConnectionLists {
         let (mut inbound, mut outbound) = (HashSet::new(), HashSet::new());
         for listed in self.0.lock().iter() {
             let listed = listed.lock();
-            inbound.extend(listed.inbound.keys().cloned());
-            outbound.extend(listed.outbound.keys().cloned());
+            inbound.extend(listed.inbound.values().map(|key| InboundKey::clone(key)));
+            outbound.extend(listed.outbound.values().map(|key| OutboundKey::clone(key)));
         }
         let inbound = inbound.into_iter().map(|key| dump::Connection {
             src: key.source.to_string(),
@@ -86,39 +100,62 @@ impl ConnectionLists {
 pub(crate) struct Connections {
     listed: Arc<Mutex<Listed>>,
     /// Inbound connections, which policy may cut.
-    open: RefCell<BTreeMap<u64, Open>>,
+    open: RefCell<BTreeMap<u64, Rc<Open>>>,
     next: Cell<u64>,
 }
 
 #[derive(Debug)]
 struct Open {
-    source: SocketAddr,
-    facts: policy::Connection,
-    cut: Rc<Cut>,
+    key: Arc<InboundKey>,
+    cut: Cut,
 }
 
+/// How an inbound connection learns that policy no longer allows it.
 #[derive(Debug, Default)]
 struct Cut {
     done: Cell<bool>,
     told: Notify,
+    /// The connection, once its bytes flow.
+    carriage: OnceCell<Weak<Carriage>>,
+}
+
+/// See [`InboundEntry::means_to_cut`].
+#[derive(Debug)]
+pub(crate) struct MeansToCut(Rc<Open>);
+
+impl MeansToCut {
+    /// From now on a cut ends this connection.
+    pub(crate) fn ends(self, carriage: &Rc<Carriage>) {
+        // Set once: it is carried once.
+        let _ = self.0.cut.carriage.set(Rc::downgrade(carriage));
+        if self.0.cut.done.get() {
+            carriage.cut();
+        }
+    }
 }
 
 impl Connections {
     /// Lists an inbound connection and makes it subject to policy from now on. To be done before
     /// policy is asked the first time, so that no change is missed.
-    pub(crate) fn inbound(self: &Rc<Self>, key: InboundKey, facts: policy::Connection) -> InboundEntry {
-        *self.listed.lock().inbound.entry(key.clone()).or_default() += 1;
-        let (id, cut) = (self.next.get(), Rc::new(Cut::default()));
-        self.next.set(id + 1);
-        let open = Open { source: key.source, facts, cut: Rc::clone(&cut) };
-        self.open.borrow_mut().insert(id, open);
-        InboundEntry { connections: Rc::clone(self), key, id, cut }
+    pub(crate) fn inbound(self: &Rc<Self>, key: InboundKey) -> InboundEntry {
+        let (id, key) = (self.number(), Arc::new(key));
+        self.listed.lock().inbound.insert(id, Arc::clone(&key));
+        let open = Rc::new(Open { key, cut: Cut::default() });
+        self.open.borrow_mut().insert(id, Rc::clone(&open));
+        InboundEntry { connections: Rc::clone(self), id, open }
     }
 
     /// Lists an outbound connection.
     pub(crate) fn outbound(self: &Rc<Self>, key: OutboundKey) -> OutboundEntry {
-        *self.listed.lock().outbound.entry(key.clone()).or_default() += 1;
-        OutboundEntry { connections: Rc::clone(self), key }
+        let id = self.number();
+        self.listed.lock().outbound.insert(id, Box::new(key));
+        OutboundEntry { connections: Rc::clone(self), id }
+    }
+
+    fn number(&self) -> u64 {
+        let number = self.next.get();
+        self.next.set(number + 1);
+        number
     }
 
     /// Judges every inbound connection again, as things are now, and cuts those no longer allowed.
@@ -127,22 +164,25 @@ impl Connections {
     pub(crate) fn judge_again(&self, mesh: &Mesh, pod: &Pod, last_known: &Workload) {
         let local = mesh.local_workload(pod).map_or(last_known, |workload| workload);
         let policies = mesh.policies_for(local).policies;
-        for open in self.open.borrow().values() {
-            if open.cut.done.get() || policy::evaluate(&policies, &open.facts).is_allowed() {
+        let mut carried = Vec::new();
+        for Open { key, cut } in self.open.borrow().values().map(Rc::as_ref) {
+            if cut.done.get() || policy::evaluate(&policies, &key.facts()).is_allowed() {
                 continue;
             }
-            let identity = open.facts.source_identity.as_ref();
             tracing::info!(
                 target: "ztunnel::proxy::connection_manager",
                 "connection {}({})->{} ({}) closed because it's no longer allowed after a policy update",
-                open.source,
-                identity.map_or("None", |id| id.as_str()),
-                open.facts.destination,
+                key.source,
+                key.identity.as_ref().map_or("None", |id| id.as_str()),
+                key.target,
                 local.uid,
             );
-            open.cut.done.set(true);
-            open.cut.told.notify_one();
+            cut.done.set(true);
+            cut.told.notify_one();
+            carried.extend(cut.carriage.get().and_then(Weak::upgrade));
         }
+        // What ends is no longer listed.
+        carried.into_iter().for_each(|carriage| carriage.cut());
     }
 
     /// How many inbound connections are open.
@@ -155,24 +195,33 @@ impl Connections {
 #[derive(Debug)]
 pub(crate) struct InboundEntry {
     connections: Rc<Connections>,
-    key: InboundKey,
     id: u64,
-    cut: Rc<Cut>,
+    open: Rc<Open>,
 }
 
 impl InboundEntry {
     /// Resolves when policy no longer allows the connection.
     pub(crate) async fn disallowed(&self) {
-        while !self.cut.done.get() {
-            self.cut.told.notified().await;
+        while !self.is_disallowed() {
+            self.open.cut.told.notified().await;
         }
+    }
+
+    /// Policy no longer allows the connection.
+    pub(crate) fn is_disallowed(&self) -> bool {
+        self.open.cut.done.get()
+    }
+
+    /// To have a task ended when policy no longer allows the connection.
+    pub(crate) fn means_to_cut(&self) -> MeansToCut {
+        MeansToCut(Rc::clone(&self.open))
     }
 }
 
 impl Drop for InboundEntry {
     fn drop(&mut self) {
         self.connections.open.borrow_mut().remove(&self.id);
-        release(&mut self.connections.listed.lock().inbound, &self.key);
+        remove(&mut self.connections.listed.lock().inbound, self.id);
     }
 }
 
@@ -180,21 +229,20 @@ impl Drop for InboundEntry {
 #[derive(Debug)]
 pub(crate) struct OutboundEntry {
     connections: Rc<Connections>,
-    key: OutboundKey,
+    id: u64,
 }
 
 impl Drop for OutboundEntry {
     fn drop(&mut self) {
-        release(&mut self.connections.listed.lock().outbound, &self.key);
+        remove(&mut self.connections.listed.lock().outbound, self.id);
     }
 }
 
-fn release<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: &K) {
-    if let Some(count) = counts.get_mut(key) {
-        *count -= 1;
-        if *count == 0 {
-            counts.remove(key);
-        }
+/// An empty table does not stay as large as it was.
+fn remove<T>(table: &mut HashMap<u64, T>, id: u64) {
+    table.remove(&id);
+    if table.is_empty() && table.capacity() > FEW {
+        *table = HashMap::new();
     }
 }
 

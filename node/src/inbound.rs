@@ -16,7 +16,6 @@
 
 mod admit;
 mod application;
-mod established;
 mod headers;
 mod plaintext;
 mod proxy_header;

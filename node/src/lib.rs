@@ -9,6 +9,7 @@ mod access_log;
 mod admin;
 mod app;
 mod baggage;
+mod carried;
 mod certs;
 mod config;
 mod connections;

@@ -25,25 +25,25 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use crate::access_log::{Direction, Failure};
+use crate::carried::{Entry, Established};
 use crate::connections::{OutboundEntry, OutboundKey};
 use crate::context::{Facts, Who};
 use crate::failure::{Broken, ConnectionError};
-use crate::metrics::{OpenSocket, Security};
+use crate::metrics::Security;
 use crate::pods::proxy::{Accepted, PodProxy};
 use crate::record::{Endpoints, FromApplication, Joined, Record};
 use crate::relay::{self, Relay};
 pub(crate) use tunnel::PoolKey;
 
-/// Carries one captured connection to its end.
+/// Takes one captured connection to its relay.
 pub(crate) async fn serve(proxy: Rc<PodProxy>, accepted: Accepted) {
     // What the way to the relay needs is large and short-lived: a box of its own.
-    let Some(mut established) = Box::pin(establish(&proxy, accepted)).await else { return };
-    let result = (&mut established.relay).await;
-    established.end(result.as_ref().copied());
+    let Some((relay, established)) = Box::pin(establish(&proxy, accepted)).await else { return };
+    proxy.carried.outbound.carry(&proxy.shared.connections, relay, established);
 }
 
 /// Steps 1 to 5; whatever fails is told.
-async fn establish(proxy: &PodProxy, accepted: Accepted) -> Option<Established> {
+async fn establish(proxy: &PodProxy, accepted: Accepted) -> Option<(Relay, Established)> {
     let captured = Captured::from(accepted);
     let (source, destination) = (captured.accepted.peer, captured.destination);
     match captured.route(proxy).await {
@@ -72,15 +72,6 @@ struct Routed {
     route: Route,
     record: Record,
     listed: OutboundEntry,
-}
-
-/// A connection whose bytes flow. This is all that an idle one holds beside its sockets.
-#[derive(Debug)]
-struct Established {
-    relay: Relay,
-    record: Record,
-    _listed: OutboundEntry,
-    _open: OpenSocket,
 }
 
 impl From<Accepted> for Captured {
@@ -133,7 +124,7 @@ impl Captured {
         let endpoints = Endpoints {
             source: client,
             destination: route.next_hop,
-            hbone: route.authority.as_ref().map(ToString::to_string),
+            hbone: route.authority.as_ref().map(|authority| authority.to_string().into()),
         };
         let record = Record::open(&proxy.thread, facts, endpoints, accepted.since);
         Ok(Routed { accepted, source, route, record, listed })
@@ -141,7 +132,7 @@ impl Captured {
 }
 
 impl Routed {
-    async fn connect(self, proxy: &PodProxy) -> Option<Established> {
+    async fn connect(self, proxy: &PodProxy) -> Option<(Relay, Established)> {
         let Self { accepted, source, route, mut record, listed } = self;
         let relay = match &route.authority {
             Some(authority) => {
@@ -170,7 +161,11 @@ impl Routed {
             },
         };
         match relay {
-            Ok(relay) => Some(Established { relay, record, _listed: listed, _open: accepted.open }),
+            Ok(relay) => {
+                let Accepted { open, guard, .. } = accepted;
+                let entry = Entry::Outbound(listed);
+                Some((relay, Established { record, entry, open: Some(open), span: None, guard }))
+            }
             Err(error) => {
                 // Listed until its last line is written.
                 record.finish(Err(&error));
@@ -178,13 +173,6 @@ impl Routed {
                 None
             }
         }
-    }
-}
-
-impl Established {
-    /// Step 7. Listed until the last line is written.
-    fn end(self, result: Result<(), &ConnectionError>) {
-        self.record.finish(result);
     }
 }
 

@@ -20,7 +20,7 @@ pub(crate) struct Endpoints {
     pub(crate) source: SocketAddr,
     pub(crate) destination: SocketAddr,
     /// The tunnel's authority.
-    pub(crate) hbone: Option<String>,
+    pub(crate) hbone: Option<Box<str>>,
 }
 
 /// A connection that is counted. Dropping it before it is finished means it was cut.

@@ -1,24 +1,23 @@
 //! Joins the two legs of a connection, and says from which side it broke, as the log tells it:
 //! `send` is from the originator towards the destination, `receive` the way back.
-//!
-//! Relays run apart from the task of their connection, which would look at each message whether something ends it.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use hbone::{Counters, RelayEnd, Tunnel, TunnelError};
 use net::{ByteCounts, RelayError};
-use runtime::tasks::{Apart, apart};
 use tokio::net::TcpStream;
 
 use crate::failure::{Broken, ConnectionError};
 
-/// A relay that has begun; dropping it cuts both legs.
-pub(crate) type Relay = Apart<Result<(), ConnectionError>>;
+/// A relay; dropping it cuts both legs.
+pub(crate) type Relay = Pin<Box<dyn Future<Output = Result<(), ConnectionError>>>>;
 
 /// The originator's socket and the tunnel to the destination.
 pub(crate) fn from_application(tunnel: Tunnel, application: TcpStream, counters: &Arc<Counters>) -> Relay {
     let relay = hbone::relay(tunnel, application, counters);
-    apart(async move {
+    Box::pin(async move {
         match relay.await {
             // What moved ends elsewhere.
             RelayEnd::Clean | RelayEnd::Moved(_) => Ok(()),
@@ -31,7 +30,7 @@ pub(crate) fn from_application(tunnel: Tunnel, application: TcpStream, counters:
 /// The tunnel from the originator and the destination's socket.
 pub(crate) fn from_peer(tunnel: Tunnel, application: TcpStream, counters: &Arc<Counters>) -> Relay {
     let relay = hbone::relay(tunnel, application, counters);
-    apart(async move {
+    Box::pin(async move {
         match relay.await {
             // What moved ends elsewhere.
             RelayEnd::Clean | RelayEnd::Moved(_) => Ok(()),
@@ -46,7 +45,7 @@ pub(crate) fn from_peer(tunnel: Tunnel, application: TcpStream, counters: &Arc<C
 /// Two sockets, the originator's first.
 pub(crate) fn joined(originator: TcpStream, destination: TcpStream, counts: &Arc<ByteCounts>) -> Relay {
     let counts = Arc::clone(counts);
-    apart(async move {
+    Box::pin(async move {
         net::relay(originator, destination, &counts).await.map_err(|error| match error {
             RelayError::A(error) => ConnectionError::Sending(Broken::Socket(error)),
             RelayError::B(error) => ConnectionError::Receiving(Broken::Socket(error)),

@@ -3,7 +3,6 @@
 //! A [`TaskGroup`] owns what is spawned through it. A child that panics, fails, or is essential and ends early makes
 //! the group fail; whoever waits in [`TaskGroup::failed`] or [`TaskGroup::join`] learns which one and why. A group's
 //! failure is also its parent group's. Cancelling a group drops the futures of all its tasks, children included.
-mod apart;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -19,8 +18,6 @@ use tokio::task::AbortHandle;
 use tokio_util::future::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-
-pub use apart::{Apart, apart};
 
 /// Why a group failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -112,6 +109,16 @@ impl TaskGroup {
         self.shared.tracker.spawn_local(watched).abort_handle()
     }
 
+    /// Spawns a `!Send` task that whoever holds the handle ends, by aborting it: cancelling the group does not. There may
+    /// be many of them, each small. Needs a `LocalSet` around it.
+    pub fn spawn_local_of_owner<F>(&self, task: &'static str, future: F) -> AbortHandle
+    where
+        F: Future<Output = ()> + 'static,
+    {
+        let watched = Watched { future, _watcher: self.watcher(task) };
+        self.shared.tracker.spawn_local(watched).abort_handle()
+    }
+
     /// Spawns a task whose error makes the group fail.
     pub fn spawn_fallible<F, E>(&self, task: &'static str, future: F) -> AbortHandle
     where
@@ -143,9 +150,13 @@ impl TaskGroup {
         task: &'static str,
         future: F,
     ) -> impl Future<Output = ()> + use<F> {
-        self.shared.alive.fetch_add(1, Ordering::Relaxed);
         let future = future.with_cancellation_token_owned(self.shared.cancelled.clone());
-        Watched { future, _watcher: Watcher { group: self.clone(), task } }
+        Watched { future, _watcher: self.watcher(task) }
+    }
+
+    fn watcher(&self, task: &'static str) -> Watcher {
+        self.shared.alive.fetch_add(1, Ordering::Relaxed);
+        Watcher { group: self.clone(), task }
     }
 
     /// Records a failure (the first one counts) and tells the parents.

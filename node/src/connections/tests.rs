@@ -33,12 +33,7 @@ fn address(text: &str) -> SocketAddr {
 fn open(connections: &Rc<Connections>, source: &str, target: &str) -> InboundEntry {
     let key =
         InboundKey { source: address(source), target: address(target), identity: None, forwarded_host: None };
-    let facts = policy::Connection {
-        source_ip: address(source).ip(),
-        source_identity: None,
-        destination: address(target),
-    };
-    connections.inbound(key, facts)
+    connections.inbound(key)
 }
 
 // A-PO-11, data-path 7.7: also a change that is not of a policy is noticed by whoever asks again.
@@ -80,18 +75,13 @@ fn the_dump_names_both_ends() {
     let lists = ConnectionLists::default();
     let part = lists.part();
     let identity = identity::SpiffeId::new("td", "ns", "sa").unwrap();
-    let facts = policy::Connection {
-        source_ip: address("10.0.0.9:1").ip(),
-        source_identity: Some(identity.clone()),
-        destination: address("10.0.0.1:7000"),
-    };
     let key = InboundKey {
         source: address("10.0.0.9:1"),
         target: address("10.0.0.1:7000"),
         identity: Some(identity),
         forwarded_host: Some("svc.ns".into()),
     };
-    let _inbound = part.inbound(key, facts);
+    let _inbound = part.inbound(key);
     let _outbound = part.outbound(OutboundKey {
         source: address("10.0.0.1:2"),
         original: address("10.96.0.1:80"),

@@ -2,12 +2,12 @@
 
 use std::cell::RefCell;
 use std::collections::HashSet;
+use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use identity::SpiffeId;
-use policy::Connection;
 use state::{Admission, Authority, InboundRequest, NotAdmitted, Workload};
 use xds::client::Answer;
 
@@ -69,9 +69,9 @@ pub(super) async fn by_policy(
     asking: Asking,
 ) -> Result<InboundEntry, ConnectionError> {
     let Asking { source, identity, target, forwarded_host } = asking;
-    let facts = Connection { source_ip: source.ip(), source_identity: identity.clone(), destination: target };
     let key = InboundKey { source, target, identity, forwarded_host };
-    let entry = proxy.connections.inbound(key, facts.clone());
+    let facts = key.facts();
+    let entry = proxy.connections.inbound(key);
     let thread = &proxy.thread;
     thread.unknown_policies.arrive(proxy, local).await;
     let mesh = thread.mesh.current();
@@ -84,6 +84,18 @@ pub(super) async fn by_policy(
     match decision.denial() {
         None => Ok(entry),
         Some(denial) => Err(ConnectionError::Denied(denial.clone())),
+    }
+}
+
+/// Does `work` unless policy comes to forbid the connection.
+pub(super) async fn while_allowed<T>(
+    entry: &InboundEntry,
+    work: impl Future<Output = T>,
+) -> Result<T, ConnectionError> {
+    tokio::select! {
+        biased;
+        () = entry.disallowed() => Err(ConnectionError::PolicyChanged),
+        done = work => Ok(done),
     }
 }
 

@@ -7,26 +7,25 @@ use std::sync::Arc;
 
 use state::{InboundRefusal, Workload};
 
-use super::admit::{self, Asking};
-use super::established::{Established, while_allowed};
+use super::admit::{self, Asking, while_allowed};
 use crate::access_log::Direction;
+use crate::carried::{Entry, Established};
 use crate::context::{Facts, Who};
 use crate::failure::ConnectionError;
-use crate::metrics::{OpenSocket, Security};
+use crate::metrics::Security;
 use crate::outbound::captured_destination;
 use crate::pods::proxy::{Accepted, PodProxy};
 use crate::record::{Endpoints, Joined, Record};
-use crate::relay;
+use crate::relay::{self, Relay};
 
-/// Carries one captured connection to its end.
+/// Takes one captured connection to its relay.
 pub(crate) async fn serve(proxy: Rc<PodProxy>, accepted: Accepted) {
     // What the way to the relay needs is large and short-lived: a box of its own.
-    let Some((mut established, _open)) = Box::pin(establish(&proxy, accepted)).await else { return };
-    let result = established.ended().await;
-    established.finish(result.as_ref().copied());
+    let Some((relay, established)) = Box::pin(establish(&proxy, accepted)).await else { return };
+    proxy.carried.plaintext.carry(&proxy.shared.connections, relay, established);
 }
 
-async fn establish(proxy: &PodProxy, accepted: Accepted) -> Option<(Established, OpenSocket)> {
+async fn establish(proxy: &PodProxy, accepted: Accepted) -> Option<(Relay, Established)> {
     let destination = captured_destination(&accepted);
     let local = match find(proxy, destination).await {
         Ok(local) => local,
@@ -48,7 +47,7 @@ async fn establish(proxy: &PodProxy, accepted: Accepted) -> Option<(Established,
     let endpoints = Endpoints { source: accepted.peer, destination, hbone: None };
     let mut record = Record::open(&proxy.thread, facts, endpoints, accepted.since);
     let asking = Asking { source: accepted.peer, identity: None, target: destination, forwarded_host: None };
-    let Accepted { stream, peer, transparent, open, .. } = accepted;
+    let Accepted { stream, peer, transparent, open, guard, .. } = accepted;
     let source = transparent.then_some(peer.ip());
     let dialed = match admit::by_policy(proxy, &local, asking).await {
         Ok(entry) => while_allowed(&entry, proxy.dial(destination, source)).await.and_then(|dialed| {
@@ -62,7 +61,8 @@ async fn establish(proxy: &PodProxy, accepted: Accepted) -> Option<(Established,
             let counts = Arc::new(net::ByteCounts::default());
             record.follow(Arc::new(Joined(Arc::clone(&counts))));
             let relay = relay::joined(stream, application, &counts);
-            Some((Established { relay, record, entry }, open))
+            let entry = Entry::Inbound(entry);
+            Some((relay, Established { record, entry, open: Some(open), span: None, guard }))
         }
         Err(error) => {
             drop(stream);

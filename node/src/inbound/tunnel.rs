@@ -1,24 +1,24 @@
 //! HBONE (data-path 5): connections, and the requests on them.
 
-use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use hbone::{ErrorCode, IncomingConnect, ServerConnection, TunnelError};
 use identity::{SpiffeId, peer_identity};
+use runtime::drain::Guard;
 use state::{Admission, Authority, Workload};
 use tokio::time::Instant;
-use tracing::{Instrument as _, Span};
+use tracing::Instrument as _;
 
-use super::admit::{self, Asking};
+use super::admit::{self, Asking, while_allowed};
 use super::application::{Client, Way};
-use super::established::{Established, while_allowed};
 use super::headers::Headers;
 use crate::access_log::Direction;
 use crate::baggage;
+use crate::carried::{Entry, Established};
 use crate::certs::Priority;
+use crate::connections::InboundEntry;
 use crate::context::{Facts, Who};
 use crate::failure::{Broken, ConnectionError, Told};
 use crate::metrics::Security;
@@ -89,26 +89,21 @@ async fn requests(proxy: &Rc<PodProxy>, connection: &ServerConnection, link: &Rc
         };
         let Some(request) = request else { return };
         let guard = drain.guard();
-        let establishing = Box::pin(establish(Rc::clone(proxy), Rc::clone(link), request));
+        let establishing = Box::pin(establish(Rc::clone(proxy), Rc::clone(link), request, guard));
+        let (proxy, cut) = (Rc::clone(proxy), drain.clone());
         let tasks = proxy.shared.connections.clone();
-        let cut = drain.clone();
         tasks.spawn_local("tunnel", async move {
-            let _guard = guard;
-            // A cut drops the tunnel, and its record says so.
-            tokio::select! {
+            // A cut drops the request, and its record says so.
+            let established = tokio::select! {
                 biased;
-                () = cut.cut() => {}
-                () = tunnel(establishing) => {}
+                () = cut.cut() => None,
+                established = establishing => established,
+            };
+            if let Some((relay, established)) = established {
+                proxy.carried.inbound.carry(&proxy.shared.connections, relay, established);
             }
         });
     }
-}
-
-/// Steps 2 to 7 for one request. What the way to the relay needs is large and short-lived: a box of its own.
-async fn tunnel<F: Future<Output = (Option<Established>, Span)>>(establishing: Pin<Box<F>>) {
-    let (Some(mut established), span) = establishing.await else { return };
-    let result = established.ended().await;
-    span.in_scope(|| established.finish(result.as_ref().copied()));
 }
 
 /// Steps 2 to 5; whatever fails is answered and told.
@@ -116,7 +111,8 @@ async fn establish(
     proxy: Rc<PodProxy>,
     link: Rc<Link>,
     request: IncomingConnect,
-) -> (Option<Established>, Span) {
+    guard: Guard,
+) -> Option<(Relay, Established)> {
     let (proxy, link) = (&*proxy, &*link);
     let since = Instant::now();
     let headers = Headers::read(&request, proxy.thread.settings.response_baggage);
@@ -137,7 +133,9 @@ async fn establish(
             }
         }
     };
-    (established.instrument(span.clone()).await, span)
+    let (relay, record, entry) = established.instrument(span.clone()).await?;
+    let span = (!span.is_disabled()).then(|| Box::new(span));
+    Some((relay, Established { record, entry: Entry::Inbound(entry), open: None, span, guard }))
 }
 
 /// Steps 2 and 3.
@@ -184,7 +182,7 @@ fn count(
         service: admission.service.clone(),
     };
     let endpoints =
-        Endpoints { source: link.peer, destination: link.local, hbone: Some(authority.to_string()) };
+        Endpoints { source: link.peer, destination: link.local, hbone: Some(authority.to_string().into()) };
     let record = Record::open(&proxy.thread, facts, endpoints, since);
     Counted { record, forwarded_host }
 }
@@ -198,7 +196,7 @@ impl Counted {
         local: Arc<Workload>,
         admission: Admission,
         request: IncomingConnect,
-    ) -> Option<Established> {
+    ) -> Option<(Relay, Record, InboundEntry)> {
         let Self { mut record, forwarded_host } = self;
         let asking = Asking {
             source: link.peer,
@@ -219,7 +217,7 @@ impl Counted {
             }
         };
         match relay {
-            Ok((entry, relay)) => Some(Established { relay, record, entry }),
+            Ok((entry, relay)) => Some((relay, record, entry)),
             Err(error) => {
                 record.finish(Err(&error));
                 None
@@ -280,19 +278,5 @@ fn answer(request: IncomingConnect, error: &ConnectionError) {
     match error.told() {
         Told::Status(status) => request.refuse(status),
         Told::Cut => drop(request),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_idle_tunnel_is_small() {
-        fn size<A, F>(_: fn(A) -> F) -> usize {
-            size_of::<F>()
-        }
-        let size = size(tunnel::<std::future::Ready<(Option<Established>, Span)>>);
-        assert!(size <= 640, "{size} octets");
     }
 }

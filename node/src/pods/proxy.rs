@@ -10,13 +10,14 @@ use hbone::Pool;
 use identity::SpiffeId;
 use net::socket::{Dialed, Listener, dial};
 use net::{NetNamespace, socket};
-use runtime::drain::Drain;
+use runtime::drain::{Drain, Guard};
 use runtime::tasks::TaskGroup;
 use runtime::throttle::Throttle;
 use state::{Pod, Workload};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
+use crate::carried::Carried;
 use crate::certs::Hold;
 use crate::connections::Connections;
 use crate::failure::ConnectionError;
@@ -80,7 +81,16 @@ pub(crate) struct PodProxy {
     pub(crate) thread: Rc<Thread>,
     pub(crate) shared: Arc<PodShared>,
     pub(crate) connections: Rc<Connections>,
+    pub(crate) carried: CarriedKinds,
     pub(crate) pool: Pool<PoolKey, ConnectionError>,
+}
+
+/// Connections whose bytes flow, by what cuts them.
+#[derive(Debug)]
+pub(crate) struct CarriedKinds {
+    pub(crate) outbound: Rc<Carried>,
+    pub(crate) inbound: Rc<Carried>,
+    pub(crate) plaintext: Rc<Carried>,
 }
 
 /// An accepted connection.
@@ -96,6 +106,8 @@ pub(crate) struct Accepted {
     pub(crate) open: OpenSocket,
     /// HBONE: counts it as one of its thread.
     pub(crate) place: Option<Place>,
+    /// The drain waits for it.
+    pub(crate) guard: Guard,
 }
 
 impl PodProxy {
@@ -109,7 +121,14 @@ impl PodProxy {
     ) -> Result<Rc<Self>, io::Error> {
         let settings = &thread.settings;
         let pool = Pool::new(settings.hbone.client_streams, settings.pool_idle);
-        let proxy = Rc::new(Self { thread: Rc::clone(thread), shared, connections, pool });
+        let carried = |drain: &Drain| Carried::until_cut(drain, &shared.connections);
+        let drains = &shared.drains;
+        let carried = CarriedKinds {
+            outbound: carried(&drains.outbound),
+            inbound: carried(&drains.inbound),
+            plaintext: carried(&drains.plaintext),
+        };
+        let proxy = Rc::new(Self { thread: Rc::clone(thread), shared, connections, carried, pool });
         let Listeners { outbound, inbound, plaintext } = listeners;
         if let Some(listener) = outbound {
             let drain = proxy.shared.drains.outbound.clone();
@@ -139,7 +158,7 @@ impl PodProxy {
         Ok(proxy)
     }
 
-    /// Accepts until the pod drains; each connection is a task that ends at the latest when the
+    /// Accepts until the pod drains; each connection is taken to its relay by a task that ends at the latest when the
     /// drain is cut. With the number of this thread, another may serve it.
     fn accept<F>(
         self: &Rc<Self>,
@@ -180,6 +199,7 @@ impl PodProxy {
                             transparent,
                             open: proxy.thread.counters.socket(reporter),
                             place: None,
+                            guard: drain.guard(),
                         };
                         proxy.connection(&drain, serve, accepted);
                     }
@@ -198,7 +218,7 @@ impl PodProxy {
 
     /// Serves an HBONE connection that is this thread's.
     fn serve_hbone(self: &Rc<Self>, seated: Seated) {
-        let Seated { stream, peer, since, transparent, place, _guard } = seated;
+        let Seated { stream, peer, since, transparent, place, guard } = seated;
         let accepted = Accepted {
             stream,
             peer: socket::canonical(peer),
@@ -206,6 +226,7 @@ impl PodProxy {
             transparent,
             open: self.thread.counters.socket(Reporter::Destination),
             place: Some(place),
+            guard,
         };
         self.connection(&self.shared.drains.inbound, crate::inbound::serve_hbone, accepted);
     }
@@ -215,9 +236,7 @@ impl PodProxy {
         F: Future<Output = ()> + 'static,
     {
         let (proxy, drain) = (Rc::clone(self), drain.clone());
-        let guard = drain.guard();
         self.shared.connections.spawn_local("connection", async move {
-            let _guard = guard;
             // Dropping what is served is what a cut means.
             tokio::select! {
                 biased;
@@ -298,21 +317,4 @@ pub(crate) async fn dial_from(
 
 fn local_address(listener: &TcpListener) -> String {
     listener.local_addr().map(|address| address.to_string()).unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{inbound, outbound};
-
-    fn size<F>(_: fn(Rc<PodProxy>, Accepted) -> F) -> usize {
-        size_of::<F>()
-    }
-
-    /// What a connection needs on its way to the relay, it must not keep while it is idle.
-    #[test]
-    fn a_connection_that_is_established_is_small() {
-        let sizes = [size(outbound::serve), size(inbound::serve_plaintext), size(inbound::serve_hbone)];
-        assert!(sizes.iter().all(|size| *size <= 640), "octets of outbound, plaintext, HBONE: {sizes:?}");
-    }
 }

@@ -84,7 +84,7 @@ pub(crate) struct Seated {
     pub(crate) since: Instant,
     pub(crate) transparent: bool,
     pub(crate) place: Place,
-    pub(crate) _guard: Guard,
+    pub(crate) guard: Guard,
 }
 
 impl HandedOver {
@@ -92,7 +92,7 @@ impl HandedOver {
     pub(crate) fn take(self) -> Option<Seated> {
         let Self { stream, peer, since, transparent, place, guard } = self;
         match TcpStream::from_std(stream) {
-            Ok(stream) => Some(Seated { stream, peer, since, transparent, place, _guard: guard }),
+            Ok(stream) => Some(Seated { stream, peer, since, transparent, place, guard }),
             Err(error) => {
                 tracing::warn!(target: "ztunnel::proxy", %error, %peer, "failed to take over a connection");
                 None
@@ -131,7 +131,7 @@ impl Seats {
         let thread = choose(&self.loads.counts(), own);
         let place = self.loads.place(thread);
         let Some(way) = self.ways.get(thread).filter(|_| thread != own) else {
-            return Some(Seated { stream, peer, since, transparent, place, _guard: guard });
+            return Some(Seated { stream, peer, since, transparent, place, guard });
         };
         let stream = match stream.into_std() {
             Ok(stream) => stream,
