@@ -302,7 +302,7 @@ fn direction(
     used: &ConnectionTrafficSecrets,
 ) -> Option<Direction> {
     let secret = Secret::new(suite, secret)?;
-    let (key, iv) = secret.material();
+    let (key, iv) = secret.material()?;
     let same = match used {
         ConnectionTrafficSecrets::Aes128Gcm { key: k, iv: i }
         | ConnectionTrafficSecrets::Aes256Gcm { key: k, iv: i }

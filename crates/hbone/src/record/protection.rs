@@ -82,9 +82,9 @@ impl Direction {
         self.sequence
     }
 
-    /// Goes on with the next secret. `None` cannot happen: the next secret has the length of this one.
+    /// Goes on with the next secret. `None` if the library refuses to derive it; then the connection has to end.
     pub(crate) fn update(&mut self) -> Option<()> {
-        let next = self.secret.next();
+        let next = self.secret.next()?;
         self.keys = next.keys()?;
         self.secret = next;
         self.sequence = 0;

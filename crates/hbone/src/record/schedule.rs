@@ -96,16 +96,16 @@ impl Secret {
     }
 
     /// Key and IV as octets.
-    pub(crate) fn material(&self) -> (Zeroizing<Vec<u8>>, [u8; IV]) {
+    pub(crate) fn material(&self) -> Option<(Zeroizing<Vec<u8>>, [u8; IV])> {
         let mut key = Zeroizing::new(vec![0; self.suite.aead().key_len()]);
         let mut iv = [0; IV];
-        self.expand(b"key", &mut key);
-        self.expand(b"iv", &mut iv);
-        (key, iv)
+        self.expand(b"key", &mut key)?;
+        self.expand(b"iv", &mut iv)?;
+        Some((key, iv))
     }
 
     pub(crate) fn keys(&self) -> Option<Keys> {
-        let (key, iv) = self.material();
+        let (key, iv) = self.material()?;
         self.keys_of(&key, iv)
     }
 
@@ -116,22 +116,21 @@ impl Secret {
     }
 
     /// The secret that follows (section 7.2).
-    pub(crate) fn next(&self) -> Self {
+    pub(crate) fn next(&self) -> Option<Self> {
         let mut octets = Zeroizing::new(vec![0; self.suite.secret_length()]);
-        self.expand(b"traffic upd", &mut octets);
-        Self { suite: self.suite, octets }
+        self.expand(b"traffic upd", &mut octets)?;
+        Some(Self { suite: self.suite, octets })
     }
 
-    /// HKDF-Expand-Label with an empty context.
-    fn expand(&self, label: &[u8], out: &mut [u8]) {
+    /// HKDF-Expand-Label with an empty context. `None`, and `out` is no key, where the library refuses: more than 255
+    /// hashes were asked for.
+    fn expand(&self, label: &[u8], out: &mut [u8]) -> Option<()> {
         const PREFIX: &[u8] = b"tls13 ";
-        let length = u16::try_from(out.len()).unwrap_or(u16::MAX).to_be_bytes();
-        let label_length = [u8::try_from(PREFIX.len() + label.len()).unwrap_or(u8::MAX)];
+        let length = u16::try_from(out.len()).ok()?.to_be_bytes();
+        let label_length = [u8::try_from(PREFIX.len() + label.len()).ok()?];
         let info = [length.as_slice(), &label_length, PREFIX, label, &[0]];
         let secret = Prk::new_less_safe(self.suite.hash(), &self.octets);
-        // Fails only for outputs of more than 255 hashes.
-        let filled = secret.expand(&info, Length(out.len())).and_then(|okm| okm.fill(out));
-        debug_assert!(filled.is_ok());
+        secret.expand(&info, Length(out.len())).and_then(|okm| okm.fill(out)).ok()
     }
 }
 

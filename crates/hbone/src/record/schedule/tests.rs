@@ -19,10 +19,10 @@ const SERVER: &str = "a11af9f05531f856ad47116b45a950328204b4f44bfb6b3a4b4f1f3fcb
 
 #[test]
 fn keys_are_those_of_the_trace() {
-    let (key, iv) = secret(CLIENT).material();
+    let (key, iv) = secret(CLIENT).material().unwrap();
     assert_eq!(*key, hex("17422dda596ed5d9acd890e3c63f5051"));
     assert_eq!(iv.to_vec(), hex("5b78923dee08579033e523d9"));
-    let (key, iv) = secret(SERVER).material();
+    let (key, iv) = secret(SERVER).material().unwrap();
     assert_eq!(*key, hex("9f02283b6c9c07efc26bb9f2ac92e356"));
     assert_eq!(iv.to_vec(), hex("cf782b88dd83549aadf1e984"));
 }
@@ -56,6 +56,16 @@ fn records_are_those_of_the_trace() {
 fn a_secret_of_another_length_is_refused() {
     assert_eq!(Secret::new(Suite::Aes256GcmSha384, Zeroizing::new(vec![0; 32])), None);
     assert_eq!(Secret::new(Suite::Chacha20Poly1305Sha256, Zeroizing::new(vec![0; 48])), None);
+}
+
+/// What was not derived is never taken for a key.
+#[test]
+fn an_expansion_that_fails_says_so() {
+    let hash = 32;
+    assert_eq!(secret(CLIENT).expand(b"key", &mut vec![0; 255 * hash]), Some(()));
+    assert_eq!(secret(CLIENT).expand(b"key", &mut vec![0; 255 * hash + 1]), None);
+    assert_eq!(secret(CLIENT).expand(&[b'x'; 250], &mut [0; 16]), None);
+    assert_eq!(secret(CLIENT).expand(b"key", &mut vec![0; 1 << 16]), None);
 }
 
 #[test]

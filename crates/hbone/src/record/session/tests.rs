@@ -151,7 +151,7 @@ fn a_requested_update_is_answered_exactly_once() {
     let before = client.parts().read.secret().clone();
     let (content, _, result) = open(&mut client, &sealed);
     assert_eq!((content.as_slice(), result), (&b"onetwo"[..], Ok(false)));
-    assert_eq!(client.parts().read.secret(), &before.next(), "one update");
+    assert_eq!(client.parts().read.secret(), &before.next().unwrap(), "one update");
     assert!(!client.owes_update(), "ours does not ask back");
 }
 
