@@ -30,6 +30,9 @@ const STEADY: u32 = 4;
 /// What a pipe is asked to hold. Where the system grants less, it holds what pipes hold by default.
 const PIPE: usize = 1024 * 1024;
 
+/// Octets a direction may move before the other tasks of the thread get a turn.
+const TURN: usize = 1024 * 1024;
+
 /// Empty pipes a thread keeps for its next bulk transfer.
 const KEPT: usize = 4;
 
@@ -88,14 +91,17 @@ pub(super) async fn pump(
     count: &AtomicU64,
     way: Way,
 ) -> Result<(), End> {
-    let mut large = 0;
+    let (mut large, mut turn) = (0, Turn::default());
     loop {
         match step(reader, &writer, count).await? {
-            Step::Forwarded(length) if length >= LARGE => large += 1,
-            Step::Forwarded(_) => large = 0,
-            Step::Rest(rest) => {
+            Step::Forwarded(length) => {
+                large = if length >= LARGE { large + 1 } else { 0 };
+                turn.took(length).await;
+            }
+            Step::Rest { length, rest } => {
                 large = if rest.len() >= LARGE { large + 1 } else { large };
                 writer.write_all(&rest).await.map_err(End::Writer)?;
+                turn.took(length).await;
             }
             Step::Finished => break,
         }
@@ -103,7 +109,7 @@ pub(super) async fn pump(
             large = 0;
             // Without a pipe there is still the buffer.
             let Ok(pipe) = Pipe::take() else { continue };
-            let ended = through(&pipe, reader.as_ref(), writer.as_ref(), count).await?;
+            let ended = through(&pipe, reader.as_ref(), writer.as_ref(), count, &mut turn).await?;
             pipe.keep();
             if ended {
                 break;
@@ -117,11 +123,26 @@ pub(super) async fn pump(
     }
 }
 
+/// What a direction has moved since the other tasks of its thread had their turn: two fast sockets would never let go
+/// of it.
+#[derive(Default)]
+struct Turn(usize);
+
+impl Turn {
+    async fn took(&mut self, octets: usize) {
+        self.0 += octets;
+        if self.0 >= TURN {
+            self.0 = 0;
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
 enum Step {
     /// So much was read, and has been written.
     Forwarded(usize),
-    /// The writer is full; this is still to be written.
-    Rest(Vec<u8>),
+    /// So much was read; the writer is full, and this is still to be written.
+    Rest { length: usize, rest: Vec<u8> },
     /// The reader has ended.
     Finished,
 }
@@ -144,7 +165,8 @@ async fn step(reader: &mut ReadHalf<'_>, writer: &WriteHalf<'_>, count: &AtomicU
                 Err(error) => return Poll::Ready(Err(End::Writer(error))),
             };
             let rest = bytes.get(written..).unwrap_or_default();
-            let step = if rest.is_empty() { Step::Forwarded(bytes.len()) } else { Step::Rest(rest.to_vec()) };
+            let (length, rest) = (bytes.len(), rest.to_vec());
+            let step = if rest.is_empty() { Step::Forwarded(length) } else { Step::Rest { length, rest } };
             Poll::Ready(Ok(step))
         })
     })
@@ -158,6 +180,7 @@ async fn through(
     reader: &TcpStream,
     writer: &TcpStream,
     count: &AtomicU64,
+    turn: &mut Turn,
 ) -> Result<bool, End> {
     loop {
         let moved = poll_fn(|context| {
@@ -193,6 +216,7 @@ async fn through(
         if moved < LARGE / 4 {
             return Ok(false);
         }
+        turn.took(moved).await;
     }
 }
 
@@ -218,6 +242,12 @@ fn retried(mut call: impl FnMut() -> rustix::io::Result<usize>) -> io::Result<us
 /// Only one task writes a count, so nothing is locked.
 fn add(count: &AtomicU64, octets: usize) {
     count.store(count.load(Ordering::Relaxed) + octets as u64, Ordering::Relaxed);
+}
+
+/// Most that one direction moves at a time.
+#[cfg(test)]
+pub(super) const fn most_at_a_time() -> u64 {
+    (TURN + PIPE) as u64
 }
 
 /// Pipes that wait for their next use on this thread.

@@ -186,6 +186,41 @@ async fn bulk_is_spliced_and_exact() {
     assert!(pump::kept_pipes() > 0, "it went through a pipe");
 }
 
+/// Two fast sockets never make the relay wait: the others on its thread get their turn all the same.
+#[tokio::test]
+async fn bulk_leaves_the_thread_to_others() {
+    use std::io::{Read as _, Write as _};
+    const LENGTH: usize = 512 << 20;
+    let ((client, a), (b, server)) = (connection().await, connection().await);
+    let [mut client, mut server] = [client, server].map(|stream| {
+        let stream = stream.into_std().unwrap();
+        stream.set_nonblocking(false).unwrap();
+        stream
+    });
+    let feed = std::thread::spawn(move || {
+        let bytes = vec![7; 1 << 20];
+        (0..LENGTH >> 20).for_each(|_| client.write_all(&bytes).unwrap());
+    });
+    let take = std::thread::spawn(move || {
+        let (mut bytes, mut taken) = (vec![0; 1 << 20], 0);
+        while taken < LENGTH {
+            taken += server.read(&mut bytes).unwrap();
+        }
+    });
+    let counts = ByteCounts::default();
+    let (mut relay, mut most) = (std::pin::pin!(relay(a, b, &counts)), 0);
+    let measured = std::future::poll_fn(|context| {
+        let before = counts.a_to_b.load(Ordering::Relaxed);
+        let polled = relay.as_mut().poll(context);
+        most = most.max(counts.a_to_b.load(Ordering::Relaxed) - before);
+        polled
+    });
+    tokio::time::timeout(Duration::from_secs(60), measured).await.unwrap().unwrap();
+    feed.join().unwrap();
+    take.join().unwrap();
+    assert!(most <= pump::most_at_a_time(), "octets at a time: {most}");
+}
+
 /// A cut in the middle of bulk is a cut for the other side, and its pipe, which is not empty, is not used again.
 #[tokio::test]
 async fn a_reset_in_the_middle_of_bulk_stays_a_reset() {
