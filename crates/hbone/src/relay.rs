@@ -102,7 +102,7 @@ struct Relay {
     slots: usize,
     /// The application has ended its direction, and the peer knows.
     app_ended: bool,
-    /// Then its socket is not read any more: this tells when it is cut.
+    /// While its socket is not read, for this or for want of room: tells when it is cut.
     cut: Option<Pin<Box<dyn Future<Output = io::Error>>>>,
     /// The peer has ended its direction, and the application knows.
     fin_sent: bool,
@@ -154,12 +154,7 @@ impl Future for Relay {
         if relay.fin_sent {
             return Poll::Ready(RelayEnd::Clean);
         }
-        let app = &relay.app;
-        let cut = relay.cut.get_or_insert_with(|| {
-            let app = app.clone();
-            Box::pin(async move { app.cut().await })
-        });
-        let error = ready!(cut.as_mut().poll(cx));
+        let error = ready!(relay.poll_cut(cx));
         Poll::Ready(relay.app_write_failed(&error))
     }
 }
@@ -191,7 +186,7 @@ impl Relay {
             ready!(self.app.poll_readable(cx))?;
             match self.pump(cx) {
                 Pumped::More => {}
-                Pumped::Wait => return Poll::Pending,
+                Pumped::Wait => return self.poll_cut(cx).map(Err),
                 Pumped::Eof => return Poll::Ready(Ok(())),
                 Pumped::Failed(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Pumped::Failed(error) => return Poll::Ready(Err(error)),
@@ -199,6 +194,16 @@ impl Relay {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Whether the application has cut its connection, where no read would find that out.
+    fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let app = &self.app;
+        let cut = self.cut.get_or_insert_with(|| {
+            let app = app.clone();
+            Box::pin(async move { app.cut().await })
+        });
+        cut.as_mut().poll(cx)
     }
 
     fn pump(&mut self, cx: &mut Context<'_>) -> Pumped {

@@ -287,6 +287,26 @@ fn a_reset_by_either_application_reaches_the_other_as_a_reset() {
     });
 }
 
+/// Nobody reads the application's socket while the peer's window is closed: that it is reset shows all the same.
+#[test]
+fn a_reset_is_noticed_while_the_window_is_closed() {
+    run(async {
+        let Chain { mut near_app, mut far_app, near, far, client: _client, server: _server, .. } =
+            chain(&Settings::default()).await;
+        let (bytes, quiet) = (vec![7; 64 << 10], Duration::from_millis(200));
+        while let Ok(written) = tokio::time::timeout(quiet, near_app.write(&bytes)).await {
+            assert!(written.unwrap() > 0);
+        }
+        reset(near_app);
+        let end = near.await.unwrap();
+        assert!(matches!(end, RelayEnd::Broken(TunnelError::AppRead(..))), "{end:?}");
+        let end = far.await.unwrap();
+        assert!(matches!(end, RelayEnd::Broken(TunnelError::PeerReset(ErrorCode::CONNECT_ERROR))), "{end:?}");
+        let error = far_app.read_to_end(&mut Vec::new()).await.unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    });
+}
+
 #[test]
 fn loss_of_the_connection_is_a_reset_and_an_error() {
     run(async {
