@@ -55,6 +55,11 @@ impl Path {
     pub(super) fn is_sound(&self) -> bool {
         self.octets <= MOST
     }
+
+    #[cfg(test)]
+    pub(super) fn round_trip(&self) -> Option<Duration> {
+        self.round_trip
+    }
 }
 
 impl Pace {
@@ -150,12 +155,15 @@ impl Core {
         }
     }
 
-    /// Asks for the round trip when much has arrived and nobody has asked for a while.
+    /// Asks for the round trip when much has arrived and nobody has asked for a while. A PING that the peer has not
+    /// answered for as long as one that asks for a sign of life may take is lost: the peer, or we, had enough of PINGs.
     fn measure(&mut self, octets: u32, now: Instant) {
         let path = &mut self.path;
         path.octets += u64::from(octets);
-        let recent = path.measured.is_some_and(|at| now.saturating_duration_since(at) < REMEASURE);
-        if path.octets < WORTH_MEASURING || path.asked.is_some() || recent || self.ended {
+        let since = |at: Instant| now.saturating_duration_since(at);
+        let recent = path.measured.is_some_and(|at| since(at) < REMEASURE);
+        let asked = path.asked.is_some_and(|at| since(at) < self.settings.ping_timeout);
+        if path.octets < WORTH_MEASURING || asked || recent || self.ended {
             return;
         }
         path.octets = 0;

@@ -298,3 +298,27 @@ fn output_of_a_burst_is_let_go() {
     script.core.let_go();
     assert_eq!(script.core.output().capacity(), 0);
 }
+
+/// A PING that nobody answers is lost, and asked again: windows would not grow any more.
+#[test]
+fn a_measurement_without_answer_is_tried_again() {
+    let mut script = Script::ready();
+    script.tunnel(1);
+    let asked = |script: &mut Script| {
+        let mut frames = Vec::new();
+        for _ in 0..16 {
+            script.send(&data(1, &[0; 16 << 10], false));
+            script.core.consumed(1, 16 << 10, script.now);
+            frames.extend(script.frames());
+        }
+        frames.iter().filter(|frame| *frame == "PING culvert!").count()
+    };
+    assert_eq!(asked(&mut script), 1);
+    script.now += Duration::from_secs(19);
+    assert_eq!(asked(&mut script), 0, "it may still come");
+    script.now += Duration::from_secs(1);
+    assert_eq!(asked(&mut script), 1);
+    script.now += Duration::from_millis(50);
+    script.send(&raw(kind::PING, flag::ACK, 0, b"culvert!"));
+    assert_eq!(script.core.path.round_trip(), Some(Duration::from_millis(50)));
+}
