@@ -133,7 +133,9 @@ enum Over {
     ResetByUs,
     /// By our refusal, which payload sent ahead of it may have crossed.
     Refused,
-    /// By the peer, or by both sides ending it: further frames are a fault.
+    /// The peer reset it, and has nothing more to say on it: a fault of that stream.
+    ResetByPeer,
+    /// Both sides ended it: further frames are a fault.
     Ended,
 }
 
@@ -170,6 +172,8 @@ pub(crate) struct Core {
     /// In boxes: nodes of a tree that grows at its end stay half empty.
     streams: BTreeMap<u32, Box<Stream>>,
     over: VecDeque<(u32, Over)>,
+    /// The highest id that was over and is no longer remembered: up to here nobody knows what has been.
+    forgotten: u32,
     open_streams: u32,
     /// Client: the next id to use. Server: unused.
     next_stream: u32,
@@ -184,6 +188,8 @@ pub(crate) struct Core {
     uncredited: u32,
     /// Handed to owners and not yet consumed, all streams.
     buffered: u64,
+    /// Octets of requests that wait for their answers, all streams.
+    requests: u64,
     path: window::Path,
     /// The window our last SETTINGS give to a stream, and those the peer has not acknowledged.
     announced: u32,
@@ -252,6 +258,7 @@ impl Core {
             out: Vec::new(),
             streams: BTreeMap::new(),
             over: VecDeque::new(),
+            forgotten: 0,
             open_streams: 0,
             next_stream: 1,
             highest_seen: 0,
@@ -269,6 +276,7 @@ impl Core {
             recv_window: i64::from(DEFAULT_WINDOW),
             uncredited: 0,
             buffered: 0,
+            requests: 0,
             path: window::Path::default(),
             announced: settings.stream_window,
             unacknowledged: VecDeque::from([settings.stream_window]),
@@ -405,6 +413,7 @@ impl Core {
         frame::headers(&mut self.out, stream, &block, end_stream);
         let Some(state) = self.streams.get_mut(&stream) else { return };
         state.answered = true;
+        self.requests -= u64::from(std::mem::take(&mut state.request));
         if !end_stream {
             return;
         }
@@ -516,13 +525,16 @@ impl Core {
             self.open_streams -= 1;
         }
         self.buffered -= state.unconsumed;
+        self.requests -= u64::from(state.request);
         self.credit_connection(0);
         self.remember(stream, how);
     }
 
     fn remember(&mut self, stream: u32, how: Over) {
-        if self.over.len() == REMEMBERED {
-            self.over.pop_front();
+        if self.over.len() == REMEMBERED
+            && let Some((oldest, _)) = self.over.pop_front()
+        {
+            self.forgotten = self.forgotten.max(oldest);
         }
         self.over.push_back((stream, how));
     }

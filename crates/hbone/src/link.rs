@@ -325,8 +325,8 @@ impl Link {
     /// Tells the process what this tunnel holds, and the tunnel whether the process is short of memory.
     pub(crate) fn note_memory(&self, state: &mut State) {
         let Some(memory) = &self.memory else { return };
-        let sealed = u64::try_from(state.sealed.len()).unwrap_or(u64::MAX);
-        let held = state.core.buffered() + sealed;
+        let records = state.records.carry().len() + state.sealed.len();
+        let held = state.core.held() + u64::try_from(records).unwrap_or(u64::MAX);
         if held != state.held {
             memory.shift(state.held, held);
             state.held = held;

@@ -2,7 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Octets received for applications, and sealed for peers, that they do not take; with a limit for all tunnels.
+/// Octets received for applications, and to be sent to peers, that they do not take, and what is collected of frames
+/// and requests; with a limit for all tunnels.
 ///
 /// Beyond it new streams are refused and windows shrink to their floor; streams that run are never cut for it.
 #[derive(Debug)]

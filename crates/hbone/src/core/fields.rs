@@ -11,6 +11,14 @@ pub(crate) struct RequestHead {
     pub(crate) content_length: Option<u64>,
 }
 
+impl RequestHead {
+    /// Octets of its text.
+    pub(crate) fn octets(&self) -> usize {
+        let headers = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+        self.method.len() + self.authority.as_ref().map_or(0, String::len) + headers
+    }
+}
+
 /// An answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct AnswerHead {

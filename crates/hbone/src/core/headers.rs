@@ -118,14 +118,28 @@ impl Core {
         if self.role == Role::Server && stream > self.highest_seen {
             return self.request_block(now, stream, end_stream, list, actions);
         }
+        self.stale_headers(now, stream, actions)
+    }
+
+    /// HEADERS on a stream that is over. Late ones are read over, within a budget: the other streams of the connection
+    /// are innocent. It ends only for a peer that goes on after it has ended the stream itself, or that takes an id
+    /// which it has passed by (RFC 9113 sections 5.1 and 5.1.1).
+    fn stale_headers(&mut self, now: Instant, stream: u32, actions: &mut Vec<Action<'_>>) -> Outcome {
         match self.how_over(stream) {
-            Some(Over::Ended) => Err(Fatal(ErrorCode::STREAM_CLOSED, "HEADERS on a stream that is over")),
-            late if late.is_some() || self.role == Role::Client => {
-                self.spend_stale(now, actions);
-                Ok(())
+            Some(Over::Ended) => {
+                return Err(Fatal(ErrorCode::STREAM_CLOSED, "HEADERS on a stream that is over"));
             }
-            _ => Err(Fatal(ErrorCode::PROTOCOL_ERROR, "stream id below an earlier one")),
+            None if self.role == Role::Server && stream > self.forgotten => {
+                return Err(Fatal(ErrorCode::PROTOCOL_ERROR, "stream id below an earlier one"));
+            }
+            Some(Over::ResetByPeer) => {
+                frame::rst_stream(&mut self.out, stream, ErrorCode::STREAM_CLOSED);
+                self.remember(stream, Over::ResetByUs);
+            }
+            Some(Over::ResetByUs | Over::Refused) | None => {}
         }
+        self.spend_stale(now, actions);
+        Ok(())
     }
 
     fn request_block(
@@ -168,6 +182,8 @@ impl Core {
             Ok(mut head) => {
                 if let Some(state) = self.streams.get_mut(&stream) {
                     state.content_left = head.content_length.take();
+                    state.request = u32::try_from(head.octets()).unwrap_or(u32::MAX);
+                    self.requests += u64::from(state.request);
                 }
                 actions.push(Action::Request { stream, head });
                 if end_stream {

@@ -9,15 +9,15 @@ use crate::{ErrorCode, Settings};
 
 portable!(enum Role { 1 => Client, 2 => Server });
 portable!(enum Drain { 0 => None, 1 => Probing { until }, 2 => Final });
-portable!(enum Over { 1 => ResetByUs, 2 => Ended, 3 => Refused });
+portable!(enum Over { 1 => ResetByUs, 2 => Ended, 3 => Refused, 4 => ResetByPeer });
 portable!(struct Peer { known, initial_window, max_streams, max_header_list, takes_early, goaway, most_granted });
 portable!(struct OpenBlock { stream, end_stream, block, continuations });
 portable!(struct Buckets { resets, settings, pings, stale_frames, idle_frames, small_windows });
 portable!(struct AnswerHead { status, headers, content_length });
 portable!(struct RequestHead { method, authority, headers, content_length });
 portable!(struct Stream {
-    recv_open, send_open, answered, granted, recv_window, window, pace, unconsumed, content_left, empty_data, small_data,
-    small_windows, left_the_count,
+    recv_open, send_open, answered, granted, recv_window, window, pace, unconsumed, request, content_left, empty_data,
+    small_data, small_windows, left_the_count,
 });
 
 /// The rule a peer broke is told once; elsewhere it is only known that there was one.
@@ -103,6 +103,7 @@ impl Portable for Core {
             out,
             streams,
             over,
+            forgotten,
             // Counted again when they are read.
             open_streams: _,
             next_stream,
@@ -114,6 +115,7 @@ impl Portable for Core {
             uncredited,
             // Added up again.
             buffered: _,
+            requests: _,
             path,
             announced,
             unacknowledged,
@@ -143,6 +145,7 @@ impl Portable for Core {
         out.put(to);
         streams.put(to);
         over.put(to);
+        forgotten.put(to);
         next_stream.put(to);
         highest_seen.put(to);
         highest_accepted.put(to);
@@ -174,6 +177,7 @@ impl Portable for Core {
             out: Portable::take(from)?,
             streams: Portable::take(from)?,
             over: Portable::take(from)?,
+            forgotten: Portable::take(from)?,
             open_streams: 0,
             next_stream: Portable::take(from)?,
             highest_seen: Portable::take(from)?,
@@ -183,6 +187,7 @@ impl Portable for Core {
             recv_window: Portable::take(from)?,
             uncredited: Portable::take(from)?,
             buffered: 0,
+            requests: 0,
             path: Portable::take(from)?,
             announced: Portable::take(from)?,
             unacknowledged: Portable::take(from)?,
@@ -202,6 +207,7 @@ impl Portable for Core {
         let open = core.streams.values().filter(|stream| !stream.left_the_count).count();
         core.open_streams = u32::try_from(open).map_err(|_| Malformed("too many streams"))?;
         core.buffered = core.streams.values().map(|stream| stream.unconsumed).fold(0, u64::saturating_add);
+        core.requests = core.streams.values().map(|stream| u64::from(stream.request)).sum();
         core.judge().map(|()| core)
     }
 }
@@ -218,7 +224,7 @@ impl Core {
         must((frame::DEFAULT_MAX_FRAME..1 << 24).contains(&frame), "frame size")?;
         must(self.reader.is_sound(frame), "position in the frames")?;
         must(self.decoder.is_sound(), "header table")?;
-        must(self.over.len() <= REMEMBERED, "streams that are over")?;
+        must(self.over.len() <= REMEMBERED && self.forgotten <= MAX_31, "streams that are over")?;
         must(is_window(self.send_window) && is_window(self.recv_window), "window")?;
         must(self.peer.initial_window <= MAX_31, "initial window")?;
         must(self.highest_seen <= MAX_31 && self.highest_accepted <= self.highest_seen, "stream ids")?;
@@ -240,6 +246,7 @@ impl Core {
             must(is_window(stream.recv_window) && stream.window <= MAX_31, "stream window")?;
             must(stream.left_the_count != stream.is_open(), "open streams")?;
             must(stream.unconsumed <= u64::from(MAX_31), "octets not consumed")?;
+            must(stream.request <= self.settings.server_header_list, "request")?;
             must(stream.pace.is_sound(), "pace")?;
         }
         if let Some(open) = &self.open_block {

@@ -101,6 +101,11 @@ impl Reader {
             }
     }
 
+    /// Octets of a frame that is not complete.
+    pub(crate) fn collected(&self) -> usize {
+        self.partial.len()
+    }
+
     pub(crate) fn new(expect_preface: bool, max_frame: usize) -> Self {
         let stage = if expect_preface { Stage::Preface(0) } else { Stage::Head };
         Self { stage, partial: Vec::new(), max_frame, first: true }

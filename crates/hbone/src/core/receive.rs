@@ -345,7 +345,7 @@ impl Core {
         };
         let early = self.role == Role::Server && !state.answered;
         self.stats.resets_received += 1;
-        self.forget(head.stream, Over::Ended);
+        self.forget(head.stream, Over::ResetByPeer);
         actions.push(Action::Broken { stream: head.stream, why: StreamFault::Reset(code) });
         if early && !self.buckets.resets.take(self.settings.budgets.resets, now) {
             self.shed(Limit::Resets, actions);

@@ -25,6 +25,8 @@ pub(crate) struct Stream {
     pub(crate) pace: Pace,
     /// Handed to the owner and not yet consumed.
     pub(crate) unconsumed: u64,
+    /// Octets of a request that waits for its answer.
+    pub(crate) request: u32,
     /// `content-length` of the peer's message, less what has come.
     pub(crate) content_left: Option<u64>,
     /// DATA frames without payload.
@@ -48,6 +50,7 @@ impl Stream {
             window,
             pace: Pace::new(now),
             unconsumed: 0,
+            request: 0,
             content_left: None,
             empty_data: Bucket::new(budgets.empty_data, now),
             small_data: Bucket::new(budgets.small_data, now),

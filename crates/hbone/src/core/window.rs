@@ -184,7 +184,7 @@ impl Core {
 
     /// The tunnel holds as much as it may.
     pub(super) fn is_full(&self) -> bool {
-        self.buffered >= self.settings.budgets.tunnel_memory
+        self.held() >= self.settings.budgets.tunnel_memory
     }
 
     /// All windows of the tunnel, with what is not consumed, would stay within its memory with so much more.
@@ -268,8 +268,17 @@ impl Core {
         self.note_excess(Limit::ProcessMemory);
     }
 
+    /// Octets held for this tunnel: what owners have not consumed, requests they have not answered, frames and header
+    /// blocks that are not complete, and frames that nobody has sent yet.
+    pub(crate) fn held(&self) -> u64 {
+        let block = self.open_block.as_ref().map_or(0, |open| open.block.len());
+        let frames = self.reader.collected() + block + self.out.len();
+        self.buffered + self.requests + u64::try_from(frames).unwrap_or(u64::MAX)
+    }
+
     /// Octets handed to owners that have not consumed them.
-    pub(crate) fn buffered(&self) -> u64 {
+    #[cfg(test)]
+    pub(super) fn buffered(&self) -> u64 {
         self.buffered
     }
 }

@@ -190,6 +190,52 @@ fn a_stream_that_is_over_is_told_once() {
     assert_eq!(script.send(&data(3, b"x", false)), Did::default());
 }
 
+/// Trailers that were under way when we reset their stream, however long ago that was, cost nobody else anything, and
+/// are read for the header table.
+#[test]
+fn late_trailers_of_a_stream_that_is_forgotten_are_read_over() {
+    let mut script = ready();
+    for stream in (5..5 + 2 * 400).step_by(2) {
+        script.send(&connect(stream));
+        script.core.reset(stream, ErrorCode::CONNECT_ERROR);
+    }
+    script.frames();
+    // `x-late: a` with incremental indexing: the table's first entry from here on.
+    let indexed = [&[0x40, 6][..], b"x-late", &[1], b"a"].concat();
+    let trailers = raw(kind::HEADERS, flag::END_HEADERS | flag::END_STREAM, 5, &indexed);
+    assert_eq!(script.send(&trailers), Did::default());
+    innocent_goes_on(&mut script);
+    let request = [block(&CONNECT), vec![0x80 | 62]].concat();
+    let did = script.send(&raw(kind::HEADERS, flag::END_HEADERS, 1001, &request));
+    assert_eq!(did.actions, ["request 1001 CONNECT 10.0.0.1:80"]);
+    // Within a budget.
+    let did: Vec<String> = (0..20).flat_map(|_| script.send(&headers(7, &[], true)).frames).collect();
+    assert_eq!(did, ["GOAWAY 1001 ENHANCE_YOUR_CALM"]);
+    innocent_goes_on(&mut script);
+    // An id that was passed by is none that was forgotten.
+    let did = script.send(&connect(999));
+    assert_eq!(did.frames, ["GOAWAY 1001 PROTOCOL_ERROR"]);
+}
+
+#[test]
+fn headers_on_a_stream_that_the_peer_has_reset_are_a_fault_of_that_stream() {
+    let mut script = ready();
+    script.send(&reset(3, ErrorCode::CANCEL));
+    assert_eq!(script.send(&headers(3, &[], true)).frames, ["RST_STREAM 3 STREAM_CLOSED"]);
+    assert_eq!(script.send(&headers(3, &[], true)), Did::default());
+    innocent_goes_on(&mut script);
+}
+
+/// Nobody has told the peer to stop: it breaks the connection's own state.
+#[test]
+fn headers_after_an_orderly_end_of_both_sides_end_the_connection() {
+    let mut script = ready();
+    script.send(&data(3, b"", true));
+    script.core.finish(3);
+    script.frames();
+    assert_eq!(script.send(&headers(3, &[], true)).frames, ["GOAWAY 3 STREAM_CLOSED"]);
+}
+
 #[test]
 fn header_blocks_that_do_not_end_cut_the_connection() {
     let mut script = ready();
@@ -239,4 +285,41 @@ fn budgets_come_back() {
         assert_eq!(script.send(&raw(kind::PING, 0, 0, &[0; 8])).frames.len(), 1);
         script.now += Duration::from_secs(1);
     }
+}
+
+/// Whatever a peer makes us collect or keep is known, and known to be gone.
+#[test]
+fn frames_that_are_collected_and_answers_that_wait_are_counted() {
+    let mut script = ready();
+    assert_eq!(script.core.held(), 0);
+    let unfinished = raw(kind::HEADERS, 0, 5, &[0; 200_000]);
+    let (most, last) = unfinished.split_at(unfinished.len() - 1);
+    script.send(most);
+    assert_eq!(script.core.held(), 199_999, "part of a frame");
+    script.send(last);
+    assert_eq!(script.core.held(), 200_000, "part of a header block");
+
+    let mut script = ready();
+    let ping = raw(kind::PING, 0, 0, &[0; 8]);
+    let mut actions = Vec::new();
+    script.core.receive(script.now, &ping.repeat(8), &mut actions);
+    assert_eq!(script.core.held(), 8 * 17, "answers that nobody sends");
+    script.frames();
+    assert_eq!(script.core.held(), 0);
+
+    let long = "v".repeat(10_000);
+    let request = |stream| headers(stream, &[CONNECT[0], CONNECT[1], ("x-long", &long)], false);
+    script.send(&[request(5), request(7), request(9)].concat());
+    assert!((30_000..31_000).contains(&script.core.held()), "requests that wait: {}", script.core.held());
+    script.core.answer(5, 200, &[], false);
+    script.core.answer(7, 503, &[], true);
+    script.send(&reset(9, ErrorCode::CANCEL));
+    assert_eq!(script.core.held(), 0);
+
+    // They count against the tunnel's memory.
+    let budgets = Budgets { tunnel_memory: 25_000, ..Budgets::default() };
+    let mut script = Script::ready_with(Settings { budgets, ..Settings::default() });
+    let did = script.send(&[request(1), request(3), request(5), request(7)].concat());
+    assert_eq!(did.actions.len(), 3);
+    assert_eq!(did.frames.last().map(String::as_str), Some("RST_STREAM 7 REFUSED_STREAM"));
 }
