@@ -23,6 +23,7 @@ use runtime::signals::Signals;
 use runtime::tasks::TaskGroup;
 use state::Mesh;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::admin::{self, Admin, Servers};
 use crate::certs::channel::ChannelError;
@@ -42,6 +43,9 @@ use traffic::Traffic;
 
 /// How long the HTTP servers and background tasks get once the pods are drained.
 const LAST_CALL: Duration = Duration::from_secs(2);
+
+/// How long tunnels get for their last words where the drain has used up its deadline.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Why the node proxy cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -199,6 +203,7 @@ async fn serve(config: Config, logging: &Logging) -> Result<ExitCode, StartError
     });
     let threads = Arc::new(threads);
     parts.tasks.spawn("memory", memory::give_back(Arc::downgrade(&threads)));
+    let goodbye = Goodbye { tunnels: settings.hbone.metrics.clone(), deadline: config.termination_deadline };
     let list = PodList::default();
     let environment = pods::Environment {
         threads: Arc::clone(&threads),
@@ -222,7 +227,7 @@ async fn serve(config: Config, logging: &Logging) -> Result<ExitCode, StartError
     servers.serve(admin, page, readiness, &parts.tasks, &parts.drain);
 
     let traffic = traffic.carry(config, mesh);
-    let code = until_stopped(parts, traffic).await;
+    let code = until_stopped(parts, traffic, goodbye).await;
     if let Ok(threads) = Arc::try_unwrap(threads) {
         threads.stop().await;
     }
@@ -267,10 +272,29 @@ fn dns_parts(config: &Config, mesh: &MeshHandle, metrics: dns::Metrics, tasks: &
     DnsParts { mesh: current, settings: Arc::new(config.dns()), metrics }
 }
 
+/// What the process waits for when no connection is carried any more.
+struct Goodbye {
+    tunnels: Option<Arc<hbone::Metrics>>,
+    deadline: Duration,
+}
+
+impl Goodbye {
+    /// What connections have said before they ended may still be on its way, sealed or not: the process would take it
+    /// with it. Bounded by the deadline of the drain.
+    async fn said(&self, began: Instant) {
+        let Some(tunnels) = &self.tunnels else { return };
+        let left = self.deadline.saturating_sub(began.elapsed()).max(LAST_WORDS);
+        if tokio::time::timeout(left, tunnels.all_closed()).await.is_err() {
+            tracing::debug!("some peers have not closed their tunnels");
+        }
+    }
+}
+
 /// Runs until a signal, a request, or the failure of a part; then drains.
 async fn until_stopped(
     parts: Parts,
     traffic: impl Future<Output = Result<(), StartError>>,
+    goodbye: Goodbye,
 ) -> Result<ExitCode, StartError> {
     let Parts { tasks, connections, trigger, mut signals, .. } = parts;
     let mut traffic = std::pin::pin!(traffic);
@@ -285,10 +309,12 @@ async fn until_stopped(
         }
         ended = traffic.as_mut() => ended?,
     }
+    let began = Instant::now();
     trigger.start();
     let drained = async {
         // Whatever was carried has ended or was cut at its own deadline.
         let ended = traffic.await;
+        goodbye.said(began).await;
         trigger.drain(LAST_CALL).await;
         ended
     };

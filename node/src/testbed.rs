@@ -340,6 +340,11 @@ impl Node {
         self.trigger.start();
     }
 
+    /// What the node's tunnels are counted by.
+    pub(crate) fn tunnels(&self) -> Arc<hbone::Metrics> {
+        self.environment.settings.hbone.metrics.clone().unwrap()
+    }
+
     /// The sum of the samples whose lines contain all of these.
     pub(crate) fn counted(&self, parts: &[&str]) -> u64 {
         let page = self.metrics.render();

@@ -21,7 +21,8 @@ const MAX_BACKLOG: usize = 64 << 10;
 const LINGER: Duration = Duration::from_secs(1);
 
 /// The same, from the end of the last stream on, where all have ended in order: what was said last may need that long on
-/// a slow path, and a socket that is closed before answers a window update of the peer's with a reset.
+/// a slow path, and a socket that is closed before answers a window update of the peer's with a reset. The same where
+/// records still wait for the socket: a stream that was cut takes nothing away from one that has ended.
 const LAST_WORDS: Duration = Duration::from_secs(30);
 
 /// Receives in a row before the other tasks of the thread get a turn.
@@ -283,7 +284,7 @@ impl Driver {
     /// The connection has ended: say so as far as there is somebody to hear it.
     fn begin_closing(&mut self) {
         let link = self.link.clone();
-        let state = link.state.borrow();
+        let mut state = link.state.borrow_mut();
         if state.ended == Some(ConnectionEnd::Moved) {
             drop(state);
             // The socket is in use elsewhere.
@@ -300,9 +301,13 @@ impl Driver {
             state.ended,
             Some(ConnectionEnd::Closed | ConnectionEnd::GoAway { .. } | ConnectionEnd::Protocol { .. })
         );
-        let said_all = state.idle_since.filter(|_| heard && !state.cut);
         let soon = now() + LINGER;
-        let until = said_all.map_or(soon, |at| soon.max(at + LAST_WORDS));
+        let until = match state.idle_since.filter(|_| !state.cut) {
+            _ if !heard => soon,
+            Some(at) => soon.max(at + LAST_WORDS),
+            None if state.is_blocked() || state.has_output() => soon.max(now() + LAST_WORDS),
+            None => soon,
+        };
         self.stage = Stage::Closing { until, farewell: Farewell::Due };
     }
 

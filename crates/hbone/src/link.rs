@@ -336,7 +336,7 @@ impl Link {
 
     pub(crate) fn count_end(&self) {
         if let Some(metrics) = &self.metrics {
-            metrics.connections_closed.fetch_add(1, Ordering::Relaxed);
+            metrics.count_closed();
         }
     }
 }

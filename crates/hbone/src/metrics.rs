@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use tokio::sync::Notify;
+
 use crate::Limit;
 use crate::core::Stats;
 
@@ -21,9 +23,30 @@ pub struct Metrics {
     /// Requests refused for want of room or because of a drain.
     pub refused: AtomicU64,
     exceeded: [AtomicU64; Limit::ALL.len()],
+    /// A connection has ended.
+    closed: Notify,
 }
 
 impl Metrics {
+    /// Resolves once every connection that was opened has said what it had to say, last words and close_notify, and its
+    /// peer has closed or had its time to. A process that ends earlier takes some of that with it.
+    pub async fn all_closed(&self) {
+        loop {
+            let changed = self.closed.notified();
+            // In this order: what is opened in between is seen.
+            let closed = self.connections_closed.load(Ordering::Acquire);
+            if closed >= self.connections_opened.load(Ordering::Acquire) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    pub(crate) fn count_closed(&self) {
+        self.connections_closed.fetch_add(1, Ordering::AcqRel);
+        self.closed.notify_waiters();
+    }
+
     /// How often peers went beyond this limit.
     pub fn exceeded(&self, limit: Limit) -> u64 {
         self.exceeded.get(limit as usize).map_or(0, |count| count.load(Ordering::Relaxed))

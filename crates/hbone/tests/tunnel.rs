@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use culvert_hbone::{
-    ClientConnection, ConnectRequest, ConnectionEnd, Counters, ErrorCode, IncomingConnect, Memory, OpenError,
-    RelayEnd, ServerConnection, Settings, Tunnel, TunnelError, client, relay, server,
+    ClientConnection, ConnectRequest, ConnectionEnd, Counters, ErrorCode, IncomingConnect, Memory, Metrics,
+    OpenError, RelayEnd, ServerConnection, Settings, Tunnel, TunnelError, client, relay, server,
 };
 use support::{eventually, pair, run, spawn, tls};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -415,22 +415,26 @@ fn a_slow_path_does_not_cut_what_was_said_last() {
     });
 }
 
-async fn end_on_a_slow_path(turns_between: usize) {
-    let (tls, settings) = (tls(), Settings::default());
+async fn end_on_a_slow_path(turns_between: usize, with_another: bool) {
+    let (tls, metrics) = (tls(), Arc::<Metrics>::default());
+    let (settings, theirs) =
+        (Settings { metrics: Some(metrics.clone()), ..Settings::default() }, Settings::default());
     let ((near, near_middle), (far_middle, far)) = (pair().await, pair().await);
     socket2::SockRef::from(&near).set_send_buffer_size(8192).unwrap();
     socket2::SockRef::from(&near_middle).set_recv_buffer_size(8192).unwrap();
     let (gate, open) = (Rc::new(Semaphore::new(1)), Rc::new(Semaphore::new(1)));
     let ((from_near, to_near), (from_far, to_far)) = (near_middle.into_split(), far_middle.into_split());
     let _path = [spawn(forward(from_near, to_far, gate.clone())), spawn(forward(from_far, to_near, open))];
-    let (client, server) = tokio::join!(
-        client::connect(near, tls.client, &settings),
-        server::accept(far, tls.server, &settings)
-    );
+    let (client, server) =
+        tokio::join!(client::connect(near, tls.client, &settings), server::accept(far, tls.server, &theirs));
     let (client, server) = (client.unwrap(), server.unwrap());
-    let (near, far) =
-        tokio::join!(client.open(request()), async { server.next().await.unwrap().accept(&[]) });
-    let (mut near, mut far) = (near.unwrap().1, far);
+    let open = || async {
+        let (near, far) =
+            tokio::join!(client.open(request()), async { server.next().await.unwrap().accept(&[]) });
+        (near.unwrap().1, far)
+    };
+    let (mut near, mut far) = open().await;
+    let other = if with_another { Some(open().await) } else { None };
     far.shutdown().await.unwrap();
     assert_eq!(near.read(&mut [0; 1]).await.unwrap(), 0);
 
@@ -441,9 +445,14 @@ async fn end_on_a_slow_path(turns_between: usize) {
         tokio::task::yield_now().await;
     }
     near.shutdown().await.unwrap();
-    drop((near, client));
+    drop(near);
+    if with_another {
+        client.close();
+    }
+    drop(client);
     // Longer than a peer is waited for that was told goodbye and owes nothing.
-    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let said = tokio::time::timeout(Duration::from_millis(1500), metrics.all_closed()).await;
+    assert!(said.is_err(), "a process that ended now would take it along");
     drop(shut);
     let mut got = Vec::new();
     far.read_to_end(&mut got).await.unwrap();
@@ -458,6 +467,8 @@ fn a_silent_connection_knows_whether_memory_is_short() {
         let settings = Settings { memory: Some(memory.clone()), ..Settings::default() };
         let (silent, silent_server) = connect_both(&settings).await;
         let (_client, _server, mut near, mut far) = open_both(&settings).await;
+    metrics.all_closed().await;
+    drop(other);
         let (bytes, mut sent) = (vec![7; 64 << 10], 0);
         while let Ok(n) = tokio::time::timeout(Duration::from_millis(100), near.write(&bytes)).await {
             sent += n.unwrap();

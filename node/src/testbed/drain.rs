@@ -69,6 +69,11 @@ fn a_draining_node_lets_open_connections_finish() {
             .await
             .unwrap();
             limited(&mut pair.b.ended).await.unwrap();
+            // The process waits for what was said last, no longer: nobody keeps it.
+            limited(pair.b.tunnels().all_closed()).await;
+            pair.a.drain();
+            limited(&mut pair.a.ended).await.unwrap();
+            limited(pair.a.tunnels().all_closed()).await;
             pair.b.line(&["info\taccess\tconnection complete", "inbound"]).await;
         });
     });
