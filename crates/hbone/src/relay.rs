@@ -79,7 +79,8 @@ pub enum RelayEnd {
 /// Moves bytes both ways until both directions have ended, half-closing each side when the other ends.
 ///
 /// An abort stays an abort: a reset from the application becomes RST_STREAM, a reset or loss of the tunnel
-/// becomes a TCP reset. The socket's options are the caller's, `TCP_NODELAY` among them. Dropping the future cuts the tunnel with CANCEL and closes the application's socket.
+/// becomes a TCP reset. The socket's options are the caller's, `TCP_NODELAY` among them. Dropping the future cuts both:
+/// the tunnel with CANCEL, the application's socket with a reset.
 pub fn relay(
     tunnel: Tunnel,
     app: TcpStream,
@@ -91,7 +92,16 @@ pub fn relay(
     counters.to_peer.fetch_add(early, Ordering::Relaxed);
     // It may have ended its direction before: ahead of the answer, or before the tunnel was moved here.
     let app_ended = !tunnel.cell.is_broken() && tunnel.link.state.borrow().core.sent_all(tunnel.cell.id);
-    Relay { tunnel, app, counters: counters.clone(), slots: FIRST, app_ended, cut: None, fin_sent: false }
+    Relay {
+        tunnel,
+        app,
+        counters: counters.clone(),
+        slots: FIRST,
+        app_ended,
+        cut: None,
+        fin_sent: false,
+        over: false,
+    }
 }
 
 struct Relay {
@@ -106,6 +116,8 @@ struct Relay {
     cut: Option<Pin<Box<dyn Future<Output = io::Error>>>>,
     /// The peer has ended its direction, and the application knows.
     fin_sent: bool,
+    /// It has ended by itself.
+    over: bool,
 }
 
 /// What came of one attempt to read from the application.
@@ -122,7 +134,23 @@ impl Future for Relay {
     type Output = RelayEnd;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<RelayEnd> {
-        let relay = &mut *self;
+        let end = ready!(self.poll_end(cx));
+        self.over = true;
+        Poll::Ready(end)
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        if !self.over {
+            self.app.reset_on_close();
+        }
+    }
+}
+
+impl Relay {
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<RelayEnd> {
+        let relay = self;
         relay.tunnel.cell.wait_reader(cx);
         if let Some(Break::Connection(ConnectionEnd::Moved)) = relay.tunnel.broken() {
             return Poll::Ready(relay.moved());
@@ -157,9 +185,7 @@ impl Future for Relay {
         let error = ready!(relay.poll_cut(cx));
         Poll::Ready(relay.app_write_failed(&error))
     }
-}
 
-impl Relay {
     /// Towards the application: what its socket did not take from the driver, then FIN.
     fn poll_deliver(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {

@@ -48,21 +48,18 @@ impl RelayError {
     }
 }
 
-/// Relays until both directions have ended. Dropping the future closes both connections.
+/// Relays until both directions have ended. Dropping the future resets both connections: what was cut must not look
+/// complete.
 pub async fn relay(a: TcpStream, b: TcpStream, counts: &ByteCounts) -> Result<(), RelayError> {
     relay_by(Way::Adaptive, a, b, counts).await
 }
 
 /// The same in a given way: for those who compare them.
-pub async fn relay_by(
-    way: Way,
-    mut a: TcpStream,
-    mut b: TcpStream,
-    counts: &ByteCounts,
-) -> Result<(), RelayError> {
+pub async fn relay_by(way: Way, a: TcpStream, b: TcpStream, counts: &ByteCounts) -> Result<(), RelayError> {
+    let mut joined = Joined { a, b, in_order: false };
     let result = {
-        let (mut read_a, write_a) = a.split();
-        let (mut read_b, write_b) = b.split();
+        let (mut read_a, write_a) = joined.a.split();
+        let (mut read_b, write_b) = joined.b.split();
         let (forth_ended, back_ended) = (Notify::new(), Notify::new());
         let forth = async {
             let ended = async {
@@ -88,12 +85,26 @@ pub async fn relay_by(
         };
         futures::future::try_join(forth, back).await.map(|_| ())
     };
-    if result.is_err() {
-        // The side that failed is gone already; for the other the cut must be visible.
-        let _ = rst_on_close(&a);
-        let _ = rst_on_close(&b);
-    }
+    joined.in_order = result.is_ok();
     result
+}
+
+/// Two connections that end together.
+struct Joined {
+    a: TcpStream,
+    b: TcpStream,
+    /// Both directions have ended.
+    in_order: bool,
+}
+
+impl Drop for Joined {
+    fn drop(&mut self) {
+        if !self.in_order {
+            // The side that failed is gone already; for the other the cut must be visible.
+            let _ = rst_on_close(&self.a);
+            let _ = rst_on_close(&self.b);
+        }
+    }
 }
 
 /// A side that has said its last may still be reset while it listens; nobody would notice before the next write to it,

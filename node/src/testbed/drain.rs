@@ -88,8 +88,8 @@ fn the_deadline_cuts_what_does_not_end() {
             let mut stream = inside(&pair.client, greet).await.unwrap();
             pair.a.drain();
             pair.b.drain();
-            let ended = inside(&pair.client, move || stream.read(&mut [0]).unwrap_or(0)).await;
-            assert_eq!(ended, 0);
+            let ended = inside(&pair.client, move || stream.read(&mut [0]).unwrap_err()).await;
+            assert_eq!(ended.kind(), io::ErrorKind::ConnectionReset, "it must not look complete");
             limited(&mut pair.a.ended).await.unwrap();
             limited(&mut pair.b.ended).await.unwrap();
             let reason = "error=\"connection closed due to connection drain\"";
@@ -131,8 +131,8 @@ fn a_removed_pod_ends_at_once_and_can_come_back() {
             let mut stream = inside(&pair.client, greet).await.unwrap();
             assert_eq!(pair.b.counted(&["workload_manager_active_proxy_count"]), 1);
             assert_eq!(pair.b.delete("server").await, "");
-            let ended = inside(&pair.client, move || stream.read(&mut [0]).unwrap_or(0)).await;
-            assert_eq!(ended, 0);
+            let ended = inside(&pair.client, move || stream.read(&mut [0]).unwrap_err()).await;
+            assert_eq!(ended.kind(), io::ErrorKind::ConnectionReset, "it must not look complete");
             assert!(pair.b.list.dump().is_empty());
             assert_eq!(pair.b.counted(&["workload_manager_proxies_stopped_total"]), 1);
             let refused = pair.server.run(|| connect(address("10.1.0.2:15008")));

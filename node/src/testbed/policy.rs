@@ -67,9 +67,9 @@ fn greet(to: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Whether the connection has been cut: it ends although neither side ended it.
+/// Whether the connection has been cut, and does not look complete: neither side has ended it.
 fn is_cut(mut stream: TcpStream) -> bool {
-    !matches!(stream.read(&mut [0]), Ok(1..))
+    stream.read(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionReset)
 }
 
 /// Whether the connection still works.
