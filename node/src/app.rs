@@ -164,6 +164,7 @@ async fn serve(config: Config, logging: &Logging) -> Result<ExitCode, StartError
     let mut certs = config.certs(joined.clone()).ok_or(StartError::NoCa)?;
     let revocations = config.crl_path.clone().map(Revocations::open);
     let lists = revocations.as_ref().map(Revocations::lists);
+    let revision = revocations.as_ref().map(Revocations::revision);
     certs.tls.revocations.clone_from(&lists);
     if let Some(revocations) = revocations {
         parts.tasks.spawn("revocations", revocations.follow());
@@ -200,6 +201,7 @@ async fn serve(config: Config, logging: &Logging) -> Result<ExitCode, StartError
         counters: metrics.shard(),
         logging: logging.clone(),
         clock: clock.clone(),
+        revocations: revision.clone(),
     });
     let threads = Arc::new(threads);
     parts.tasks.spawn("memory", memory::give_back(Arc::downgrade(&threads)));

@@ -39,6 +39,8 @@ pub(crate) enum ConnectionError {
     Denied(Denial),
     #[error("connection closed due to policy change")]
     PolicyChanged,
+    #[error("connection closed: peer certificate revoked by CRL")]
+    Revoked,
     #[error("connection closed due to connection drain")]
     Drained,
     #[error("{0}")]
@@ -118,6 +120,7 @@ impl ConnectionError {
             | Self::HboneDialTimeout(_)
             | Self::Connect(_)
             | Self::Open(_)
+            | Self::Revoked
             | Self::Sending(_)
             | Self::Receiving(_) => Fault::Peer,
         }
@@ -139,6 +142,7 @@ impl ConnectionError {
     pub(crate) fn flag(&self) -> Flag {
         match self {
             Self::Denied(_) | Self::PolicyChanged => Flag::Deny,
+            Self::Revoked => Flag::CertRevoked,
             // We stop: no failure of the connection (recorded in LC-01).
             Self::Drained => Flag::None,
             Self::NoCertificate(_) => Flag::IdentityError,
@@ -166,6 +170,7 @@ impl ConnectionError {
             Self::NoCertificate(error) => error.code(),
             Self::Denied(denial) => denial.code(),
             Self::PolicyChanged => "policy-changed",
+            Self::Revoked => "tls-certificate-revoked",
             Self::Drained => "connection-drained",
             Self::Dial(error) if error.kind() == io::ErrorKind::TimedOut => "dial-timeout",
             Self::Dial(_) => "dial-failed",

@@ -21,6 +21,7 @@ mod inbound;
 mod memory;
 mod metrics;
 mod outbound;
+mod peers;
 mod pods;
 mod record;
 mod relay;

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use hbone::{Counters, RelayEnd, Tunnel, TunnelError};
+use hbone::{ConnectionEnd, Counters, RelayEnd, Tunnel, TunnelError};
 use net::{ByteCounts, RelayError};
 use tokio::net::TcpStream;
 
@@ -21,6 +21,9 @@ pub(crate) fn from_application(tunnel: Tunnel, application: TcpStream, counters:
         match relay.await {
             // What moved ends elsewhere.
             RelayEnd::Clean | RelayEnd::Moved(_) => Ok(()),
+            RelayEnd::Broken(TunnelError::ConnectionEnded(ConnectionEnd::Revoked)) => {
+                Err(ConnectionError::Revoked)
+            }
             RelayEnd::Broken(error @ TunnelError::AppRead(..)) => Err(ConnectionError::Sending(error.into())),
             RelayEnd::Broken(error) => Err(ConnectionError::Receiving(error.into())),
         }
@@ -34,6 +37,9 @@ pub(crate) fn from_peer(tunnel: Tunnel, application: TcpStream, counters: &Arc<C
         match relay.await {
             // What moved ends elsewhere.
             RelayEnd::Clean | RelayEnd::Moved(_) => Ok(()),
+            RelayEnd::Broken(TunnelError::ConnectionEnded(ConnectionEnd::Revoked)) => {
+                Err(ConnectionError::Revoked)
+            }
             RelayEnd::Broken(error @ TunnelError::AppRead(..)) => {
                 Err(ConnectionError::Receiving(error.into()))
             }

@@ -214,6 +214,7 @@ impl Node {
             counters: metrics.shard(),
             logging: logging.clone(),
             clock: Clock::system(),
+            revocations: None,
         });
         let (trigger, drain) = Drain::new();
         let list = PodList::default();

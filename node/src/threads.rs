@@ -12,7 +12,7 @@ use runtime::clock::Clock;
 use runtime::logging::Logging;
 use runtime::tasks::TaskGroup;
 use tokio::runtime::{Builder, Handle};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::LocalSet;
 
 use crate::access_log::AccessLog;
@@ -21,6 +21,7 @@ use crate::context::Contexts;
 use crate::hostnames::Hostnames;
 use crate::inbound::UnknownPolicies;
 use crate::metrics::Shard;
+use crate::peers::Peers;
 use crate::pods::Loads;
 use crate::settings::Settings;
 use crate::sync::MeshHandle;
@@ -39,6 +40,7 @@ pub(crate) struct Thread {
     pub(crate) contexts: Contexts,
     pub(crate) hostnames: Hostnames,
     pub(crate) unknown_policies: UnknownPolicies,
+    pub(crate) peers: Peers,
 }
 
 /// What a thread is equipped with before it carries traffic.
@@ -50,20 +52,23 @@ pub(crate) struct Equipment {
     pub(crate) counters: Shard,
     pub(crate) logging: Logging,
     pub(crate) clock: Clock,
+    /// Changes when other revocation lists are in force, where there are any.
+    pub(crate) revocations: Option<watch::Receiver<u64>>,
 }
 
 impl Thread {
     /// Makes the parts that never leave the thread.
     pub(crate) fn new(equipment: Equipment) -> Self {
-        let Equipment { mesh, certificates, settings, counters, logging, clock } = equipment;
+        let Equipment { mesh, certificates, settings, counters, logging, clock, revocations } = equipment;
         Self {
             mesh,
             certificates,
             counters,
-            log: AccessLog::new(logging, clock),
+            log: AccessLog::new(logging, clock.clone()),
             contexts: Contexts::default(),
             hostnames: Hostnames::new(Arc::clone(&settings)),
             unknown_policies: UnknownPolicies::default(),
+            peers: Peers::new(revocations, clock),
             settings,
         }
     }
@@ -180,6 +185,8 @@ async fn run(waiting: oneshot::Receiver<Equipment>, mut work: mpsc::Receiver<Job
     let tasks = TaskGroup::new("traffic thread");
     let log = Rc::clone(&thread);
     tasks.spawn_local("access log", async move { log.log.hand_over(log.settings.log_pause).await });
+    let peers = Rc::clone(&thread);
+    tasks.spawn_local("revocations", async move { peers.peers.follow().await });
     while let Some(job) = work.recv().await {
         job(&thread);
     }

@@ -18,7 +18,7 @@ use crate::live::{ExportError, ImportError, ImportedClient, LiveTunnel, PendingC
 use crate::record::Library;
 use crate::socket::Socket;
 use crate::stream::{Break, StreamCell};
-use crate::{ConnectError, ConnectionEnd, ErrorCode, OpenError, Settings, Tunnel, driver};
+use crate::{ConnectError, ConnectionEnd, ErrorCode, OpenError, Settings, Tunnel, WeakConnection, driver};
 
 /// A CONNECT to be sent.
 #[derive(Debug, Clone, Default)]
@@ -205,6 +205,11 @@ impl ClientConnection {
     /// The peer's address of the TCP connection.
     pub fn peer_addr(&self) -> SocketAddr {
         self.handle.link.peer
+    }
+
+    /// The connection, without holding it.
+    pub fn weak(&self) -> WeakConnection {
+        WeakConnection::new(&self.handle.link)
     }
 
     /// Takes the connection out of this engine, together with its socket, to go on elsewhere by [`import`]. Its

@@ -103,6 +103,9 @@ pub enum ConnectionEnd {
         /// The rule that was broken.
         what: &'static str,
     },
+    /// We closed it: a certificate of the peer was revoked.
+    #[error("connection closed: peer certificate revoked by CRL")]
+    Revoked,
     /// It goes on in another engine; nothing is lost.
     #[error("connection moved")]
     Moved,
@@ -126,6 +129,7 @@ impl ConnectionEnd {
             Self::Tls(_) => "hbone-tls-record-error",
             Self::Protocol { code: ErrorCode::ENHANCE_YOUR_CALM, .. } => "hbone-peer-flood",
             Self::Protocol { .. } => "hbone-protocol-error",
+            Self::Revoked => "tls-certificate-revoked",
             Self::Moved => "hbone-connection-moved",
             Self::PingTimeout => "hbone-ping-timeout",
             Self::PrefaceTimeout(_) => "hbone-preface-timeout",

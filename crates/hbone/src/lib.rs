@@ -36,6 +36,7 @@ mod settings;
 mod socket;
 mod stream;
 mod tunnel;
+mod weak;
 
 pub use client::{ClientConnection, ConnectRequest, ResponseHead};
 pub use error::{AcceptError, ConnectError, ConnectionEnd, ErrorCode, OpenError, TunnelError};
@@ -51,3 +52,4 @@ pub use scratch::let_buffers_go;
 pub use server::{IncomingConnect, ServerConnection};
 pub use settings::{Budget, Budgets, Limit, Settings};
 pub use tunnel::Tunnel;
+pub use weak::WeakConnection;

@@ -16,7 +16,7 @@ use crate::link::{Link, Owned, now};
 use crate::live::{ExportError, ImportError, ImportedServer, LiveTunnel};
 use crate::record::Library;
 use crate::socket::Socket;
-use crate::{AcceptError, ConnectionEnd, Settings, Tunnel, driver};
+use crate::{AcceptError, ConnectionEnd, Settings, Tunnel, WeakConnection, driver};
 
 /// An inbound HBONE connection. Dropping it cuts all its tunnels.
 #[derive(Debug)]
@@ -109,6 +109,11 @@ impl ServerConnection {
     pub fn drain(&self) {
         self.link.state.borrow_mut().core.drain(now());
         self.link.kick();
+    }
+
+    /// The connection, without holding it.
+    pub fn weak(&self) -> WeakConnection {
+        WeakConnection::new(&self.link)
     }
 
     /// Takes the connection out of this engine, together with its socket, to go on elsewhere by [`import`]. Its

@@ -27,5 +27,6 @@ pub use renewal::{Renewal, half_life};
 pub use request::{CertificateRequest, RequestError};
 pub use spiffe::{InvalidSpiffeId, InvalidTrustDomain, SpiffeId, TrustDomain};
 pub use tls::{
-    PeerError, RevocationError, RevocationLists, TlsOptions, crypto_provider, peer_identities, peer_identity,
+    Judged, PeerError, RevocationError, RevocationLists, TlsOptions, crypto_provider, peer_identities,
+    peer_identity,
 };

@@ -14,7 +14,7 @@ use crate::{SpiffeId, WorkloadCertificate};
 mod revocation;
 mod verify;
 
-pub use revocation::{RevocationError, RevocationLists};
+pub use revocation::{Judged, RevocationError, RevocationLists};
 pub use verify::{PeerError, peer_identities, peer_identity};
 
 /// The one application protocol of a tunnel.

@@ -11,6 +11,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
+use tokio::sync::watch;
 
 /// The file is looked at this often; a mounted ConfigMap changes by a swap of links, which no watch of one file sees.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -22,6 +23,8 @@ const LONGEST: u64 = 16 << 20;
 pub(crate) struct Revocations {
     path: PathBuf,
     lists: RevocationLists,
+    /// Counts the lists that came into force.
+    revision: watch::Sender<u64>,
     /// What the file held when it was last looked at.
     seen: Option<Result<Vec<u8>, io::ErrorKind>>,
 }
@@ -47,7 +50,8 @@ impl Unusable {
 impl Revocations {
     /// Reads the file for the first time.
     pub(crate) fn open(path: PathBuf) -> Self {
-        let mut revocations = Self { path, lists: RevocationLists::default(), seen: None };
+        let (lists, revision) = (RevocationLists::default(), watch::Sender::new(0));
+        let mut revocations = Self { path, lists, revision, seen: None };
         revocations.look();
         revocations
     }
@@ -55,6 +59,11 @@ impl Revocations {
     /// What handshakes ask.
     pub(crate) fn lists(&self) -> RevocationLists {
         self.lists.clone()
+    }
+
+    /// Changes when other lists are in force: what is open already has to be judged again.
+    pub(crate) fn revision(&self) -> watch::Receiver<u64> {
+        self.revision.subscribe()
     }
 
     /// Takes up changes for as long as it is polled.
@@ -86,7 +95,10 @@ impl Revocations {
         self.seen = Some(seen);
         let path = self.path.display();
         match read.map_err(Unusable::from).and_then(|content| Ok(self.lists.replace(&content)?)) {
-            Ok(n_lists) => tracing::info!(%path, n_lists, "certificate revocation lists are in force"),
+            Ok(n_lists) => {
+                tracing::info!(%path, n_lists, "certificate revocation lists are in force");
+                self.revision.send_modify(|revision| *revision += 1);
+            }
             // Istio's chart names a file that usually does not exist.
             Err(Unusable::Unreadable(error)) if error.kind() == io::ErrorKind::NotFound => {
                 tracing::warn!(%path, code = "config-crl-unreadable", "there is no file of revocation lists");
@@ -161,6 +173,7 @@ mod tests {
         std::fs::write(&path, "nonsense").unwrap();
         revocations.look();
         assert_eq!(revocations.lists.n_lists(), 1, "kept");
+        assert_eq!(*revocations.revision().borrow(), 1, "told once");
         std::fs::write(&path, list(&authority) + &list(&authority)).unwrap();
         let lists = revocations.lists();
         let following = revocations.follow();

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use hbone::{ErrorCode, IncomingConnect, ServerConnection, TunnelError};
-use identity::{SpiffeId, peer_identity};
+use identity::{Judged, SpiffeId, peer_identity};
 use runtime::drain::Guard;
 use state::{Admission, Authority, Workload};
 use tokio::time::Instant;
@@ -68,8 +68,10 @@ async fn secure(
     let thread = &proxy.thread;
     let certificate = thread.certificates.certificate(&identity, Priority::RealTime).await;
     let certificate = certificate.map_err(ConnectionError::NoCertificate)?;
-    let tls = certificate.server_config();
-    Ok(hbone::server::accept(stream, tls, &thread.settings.hbone).await?)
+    let (tls, revision) = (certificate.server_config(), thread.peers.revision());
+    let connection = hbone::server::accept(stream, tls, &thread.settings.hbone).await?;
+    thread.peers.note(Judged::Client, connection.weak(), &certificate, revision);
+    Ok(connection)
 }
 
 /// Serves requests until the connection ends; running tunnels end with it.

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
 use hbone::{ClientConnection, ConnectRequest, OpenError, PoolError, Tunnel};
-use identity::SpiffeId;
+use identity::{Judged, SpiffeId};
 use state::{Route, Workload};
 
 use crate::certs::Priority;
@@ -65,8 +65,10 @@ fn connect(
             io::ErrorKind::TimedOut => ConnectionError::HboneDialTimeout(error),
             _ => ConnectionError::Dial(error),
         })?;
-        let tls = certificate.client_config(&key.expected);
+        let (tls, revision) = (certificate.client_config(&key.expected), thread.peers.revision());
         let connected = hbone::client::connect(tcp, tls, &thread.settings.hbone).await;
-        connected.map_err(ConnectionError::Connect)
+        let connection = connected.map_err(ConnectionError::Connect)?;
+        thread.peers.note(Judged::Server, connection.weak(), &certificate, revision);
+        Ok(connection)
     }
 }

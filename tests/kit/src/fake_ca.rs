@@ -96,6 +96,30 @@ impl FakeCa {
         self
     }
 
+    /// A list, PEM, that takes back these certificates.
+    pub fn revoking(&self, certificates: &[&WorkloadCertificate], now: SystemTime) -> String {
+        let revoked = certificates.iter().map(|certificate| {
+            let serial: u128 = certificate.leaf().serial().parse().unwrap();
+            let octets = serial.to_be_bytes();
+            let zeros = octets.iter().take_while(|octet| **octet == 0).count();
+            rcgen::RevokedCertParams {
+                serial_number: octets[zeros..].to_vec().into(),
+                revocation_time: now.into(),
+                reason_code: None,
+                invalidity_date: None,
+            }
+        });
+        let params = rcgen::CertificateRevocationListParams {
+            this_update: now.into(),
+            next_update: (now + Duration::from_secs(3600)).into(),
+            crl_number: vec![1].into(),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: rcgen::KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.root).unwrap().pem().unwrap()
+    }
+
     /// The root bundle it hands out, PEM.
     pub fn bundle(&self) -> &str {
         &self.bundle

@@ -4,6 +4,7 @@
 //! counts: what it revokes stays revoked.
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustls::{CertificateError, Error, RootCertStore};
 use rustls_pki_types::pem::PemObject;
@@ -14,6 +15,9 @@ use webpki::{
     CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage, OwnedCertRevocationList,
     RevocationCheckDepth, RevocationOptionsBuilder, UnknownStatusPolicy,
 };
+
+use super::crypto_provider;
+use crate::WorkloadCertificate;
 
 /// The revocation lists in force, asked at every handshake. Clones share them.
 #[derive(Clone, Debug, Default)]
@@ -44,10 +48,27 @@ impl RevocationError {
 }
 
 /// Which end of a connection is judged.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Judged {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Judged {
+    /// The one that has connected.
     Client,
+    /// The one that has accepted.
     Server,
+}
+
+impl WorkloadCertificate {
+    /// Whether the lists in force revoke a certificate of a chain that was good at the handshake with this certificate,
+    /// at `then`. Counted as a refusal.
+    pub fn has_revoked(&self, judged: Judged, chain: &[CertificateDer<'_>], then: SystemTime) -> bool {
+        let (Some(lists), Some((leaf, intermediates))) = (&self.options.revocations, chain.split_first())
+        else {
+            return false;
+        };
+        let then = UnixTime::since_unix_epoch(then.duration_since(UNIX_EPOCH).unwrap_or_default());
+        let algorithms = crypto_provider(&self.options).signature_verification_algorithms.all;
+        let checked = lists.check(judged, (leaf, intermediates), &self.root_store, then, algorithms);
+        checked == Err(CertificateError::Revoked.into())
+    }
 }
 
 impl RevocationLists {

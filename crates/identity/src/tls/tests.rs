@@ -427,18 +427,27 @@ fn revoked_certificates_are_refused_at_both_ends_until_the_list_says_otherwise()
     assert_eq!(lists.replace(revoking(&ca, &[&[99]]).as_bytes()), Ok(1));
     assert!(met().completed(), "others are revoked, and the middle's issuing has no list");
 
+    let chain = |certificate: &WorkloadCertificate| -> Vec<_> {
+        certificate.chain().iter().map(|certificate| certificate.der().clone()).collect()
+    };
+    let (clients, servers) = (chain(&client), chain(&server));
+    assert!(!server.has_revoked(Judged::Client, &clients, now()), "connected before");
     assert_eq!(lists.replace(revoking(&ca, &[&[11]]).as_bytes()), Ok(1));
-    assert_eq!(met().server_error, revoked, "the client");
+    assert!(server.has_revoked(Judged::Client, &clients, now()));
+    assert!(!client.has_revoked(Judged::Server, &servers, now()));
     assert_eq!((lists.n_refused_clients(), lists.n_refused_servers()), (1, 0));
+    assert_eq!(met().server_error, revoked, "the client");
+    assert_eq!((lists.n_refused_clients(), lists.n_refused_servers()), (2, 0));
 
     let both = revoking(&ca, &[&[99]]) + &ca.pem() + &revoking(&middle, &[&[12]]);
     assert_eq!(lists.replace(both.as_bytes()), Ok(2));
     assert_eq!(met().client_error, revoked, "the server");
-    assert_eq!((lists.n_refused_clients(), lists.n_refused_servers()), (1, 1));
+    assert_eq!((lists.n_refused_clients(), lists.n_refused_servers()), (2, 1));
 
     let of_middle = issue_serial(&middle);
     assert_eq!(lists.replace(revoking(&ca, &[&of_middle]).as_bytes()), Ok(1));
     assert_eq!(met().client_error, revoked, "an intermediate");
+    assert!(client.has_revoked(Judged::Server, &servers, now()));
 
     let stranger = root();
     assert_eq!(lists.replace(revoking(&stranger, &[&[11], &[12]]).as_bytes()), Ok(1));
