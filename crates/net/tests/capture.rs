@@ -434,6 +434,10 @@ fn a_stranger_who_calls_from_the_tunnels_port_is_redirected_like_anybody() {
         };
         let text = from_15008(&peer, (pod.v4(), 8080).into());
         assert_eq!(text, "15006 10.0.0.2 10.0.0.1:8080 ConnectionTracking");
+        for port in [OUTBOUND, INBOUND_PLAINTEXT] {
+            let text = from_15008(&peer, (pod.v4(), port).into());
+            assert_eq!(text, format!("15006 10.0.0.2 10.0.0.1:{port} ConnectionTracking"));
+        }
         // Nor out.
         let text = from_15008(&pod, (peer.v4(), 80).into());
         assert_eq!(text, "15001 10.0.0.1 10.0.0.2:80 ConnectionTracking");

@@ -131,8 +131,11 @@ fn raw_prerouting(capture: &Capture) -> Vec<Rule> {
     }
     let to_proxy = vec![tcp(), Match::DestinationPort(Is::Equal, INBOUND_HBONE)];
     rules.push(Rule { matches: to_proxy, action: Action::Untrack });
-    let ours = Match::SocketMark(Is::Equal, PROXY_MARK);
-    let answers = vec![tcp(), Match::SourcePort(Is::Equal, INBOUND_HBONE), ours];
+    let mut answers = vec![tcp(), Match::SourcePort(Is::Equal, INBOUND_HBONE)];
+    // The proxy's listeners are its sockets as well.
+    answers
+        .extend([OUTBOUND, INBOUND_PLAINTEXT, DNS_PROXY].map(|port| Match::DestinationPort(Is::Not, port)));
+    answers.push(Match::SocketMark(Is::Equal, PROXY_MARK));
     rules.push(Rule { matches: answers, action: Action::Untrack });
     if capture.dns {
         let answers = vec![udp(), not_marked(), Match::SourcePort(Is::Equal, DNS)];

@@ -22,7 +22,7 @@ table inet istio-ambient-mangle {
 
 const TUNNELS_IN: &str = "\
 l4proto tcp dport 15008 counter notrack accept
-l4proto tcp sport 15008 socket mark 0x539/0xfff counter notrack accept
+l4proto tcp sport 15008 dport != 15001 dport != 15006 dport != 15053 socket mark 0x539/0xfff counter notrack accept
 ";
 
 const ANSWERS: &str = "\
