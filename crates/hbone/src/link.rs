@@ -192,10 +192,13 @@ impl Link {
         let outcome = records.seal(core.output(), sealed);
         core.output().clear();
         match outcome {
-            Ok(()) if batch.as_mut().is_some_and(|batch| batch.append(sealed)) => {}
             Ok(()) => {
-                state.batch = batch.take();
-                self.send(state, sealed);
+                let is_added = batch.as_mut().is_some_and(|batch| batch.append(sealed));
+                // A batch that goes on has room for a read.
+                if !is_added || batch.as_ref().is_some_and(Batch::is_full) {
+                    state.batch = batch.take();
+                    self.send(state, if is_added { &[] } else { sealed });
+                }
             }
             Err(error) => state.lose_now(ConnectionEnd::Tls(error.to_string())),
         }

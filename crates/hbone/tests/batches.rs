@@ -16,7 +16,7 @@ use culvert_hbone::{
 };
 use socket2::SockRef;
 use support::{pair, run, spawn, tls};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// A message that is larger than a DATA frame.
@@ -150,6 +150,30 @@ fn a_full_batch_does_not_wait() {
         for held in &mut all {
             held.far_app.read_exact(&mut vec![0; MESSAGE]).await.unwrap();
         }
+    });
+}
+
+/// A batch that leaves no room for what an application says is not taken for the application's end.
+#[test]
+fn a_batch_without_room_leaves_first() {
+    run(async {
+        let ends = ends().await;
+        let (mut near, mut far) = ends.open().await;
+        let mut all = about_to_read(&ends, 1).await;
+        let held = &mut all[0];
+        // Sealed, that is a little more than fifteen of sixteen records.
+        let said = vec![7; 15 * 16_375 + 100];
+        poll_fn(|cx| {
+            assert!(
+                matches!(Pin::new(&mut near).poll_write(cx, &said), Poll::Ready(Ok(n)) if n == said.len())
+            );
+            assert!(held.relay.as_mut().poll(cx).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+        assert_eq!(held.counters.to_peer(), MESSAGE as u64);
+        held.far_app.read_exact(&mut vec![0; MESSAGE]).await.unwrap();
+        far.read_exact(&mut vec![0; said.len()]).await.unwrap();
     });
 }
 
