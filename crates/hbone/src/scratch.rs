@@ -139,4 +139,19 @@ impl Scratch {
 /// Lets this thread's buffers go; the next message makes new ones. For a thread that has come to rest.
 pub fn let_buffers_go() {
     SCRATCH.take();
+    BATCHES.with_borrow_mut(|batches| batches.spare = Vec::new());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_of_batches_go_too() {
+        drop(Batch::begin());
+        let spare = || BATCHES.with_borrow(|batches| batches.spare.len());
+        assert_eq!(spare(), 1);
+        let_buffers_go();
+        assert_eq!(spare(), 0);
+    }
 }
