@@ -164,7 +164,7 @@ impl Core {
             self.stats.refused += 1;
             over.into_iter().for_each(|limit| self.note_excess(limit));
             frame::rst_stream(&mut self.out, stream, ErrorCode::REFUSED_STREAM);
-            self.remember(stream, Over::ResetByUs);
+            self.remember(stream, if end_stream { Over::ResetByUs } else { Over::Refused });
             self.spend_stale(now, actions);
             return Ok(());
         }

@@ -52,6 +52,17 @@ fn payload_that_crosses_a_refusal_is_nobodys_fault_once() {
 }
 
 #[test]
+fn payload_that_crosses_a_refusal_for_want_of_room_is_nobodys_fault_either() {
+    let mut settings = Settings { server_streams: 1, ..Settings::default() };
+    settings.budgets.stale_frames = Budget { burst: 1, per_second: 0 };
+    let mut script = Script::ready_with(settings);
+    script.send(&connect(1));
+    assert_eq!(script.send(&connect(3)).frames, ["RST_STREAM 3 REFUSED_STREAM"]);
+    assert_eq!(script.send(&data(3, b"early", false)), Did::default());
+    assert_eq!(script.send(&data(3, b"and again", false)).frames[0], "GOAWAY 1 ENHANCE_YOUR_CALM");
+}
+
+#[test]
 fn bytes_may_come_one_by_one() {
     let mut script = Script::server(Settings::default());
     let padded = raw(kind::DATA, flag::PADDED | flag::END_STREAM, 1, &[&[5][..], b"pad", &[0; 5]].concat());
