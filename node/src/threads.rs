@@ -12,11 +12,12 @@ use runtime::clock::Clock;
 use runtime::logging::Logging;
 use runtime::tasks::TaskGroup;
 use tokio::runtime::{Builder, Handle};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
 
 use crate::access_log::AccessLog;
 use crate::certs::CertificateManager;
+use crate::certs::revocations::Revision;
 use crate::context::Contexts;
 use crate::hostnames::Hostnames;
 use crate::inbound::UnknownPolicies;
@@ -53,7 +54,7 @@ pub(crate) struct Equipment {
     pub(crate) logging: Logging,
     pub(crate) clock: Clock,
     /// Changes when other revocation lists are in force, where there are any.
-    pub(crate) revocations: Option<watch::Receiver<u64>>,
+    pub(crate) revocations: Option<Revision>,
 }
 
 impl Thread {

@@ -4,6 +4,8 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use identity::{RevocationError, RevocationLists};
@@ -27,6 +29,36 @@ pub(crate) struct Revocations {
     revision: watch::Sender<u64>,
     /// What the file held when it was last looked at.
     seen: Option<Result<Vec<u8>, io::ErrorKind>>,
+}
+
+/// Counts the lists that came into force, for those who judge by them. Clones are one.
+#[derive(Debug, Clone)]
+pub(crate) struct Revision {
+    count: watch::Receiver<u64>,
+    /// The last one that turned out untrustworthy.
+    untrusted: Arc<AtomicU64>,
+}
+
+impl Revision {
+    pub(crate) fn new(count: watch::Receiver<u64>) -> Self {
+        Self { count, untrusted: Arc::default() }
+    }
+
+    /// The current one.
+    pub(crate) fn now(&self) -> u64 {
+        *self.count.borrow()
+    }
+
+    /// Waits for another one; `false` if none will ever come.
+    pub(crate) async fn changed(&mut self) -> bool {
+        self.count.changed().await.is_ok()
+    }
+
+    /// A list cannot be trusted; whether nobody has said so of this revision.
+    pub(crate) fn is_first_doubt(&self) -> bool {
+        let now = self.now();
+        self.untrusted.fetch_max(now, Ordering::Relaxed) < now
+    }
 }
 
 /// Why the file cannot be used.
@@ -61,9 +93,9 @@ impl Revocations {
         self.lists.clone()
     }
 
-    /// Changes when other lists are in force: what is open already has to be judged again.
-    pub(crate) fn revision(&self) -> watch::Receiver<u64> {
-        self.revision.subscribe()
+    /// Which lists are in force: when others are, what is open already has to be judged again.
+    pub(crate) fn revision(&self) -> Revision {
+        Revision::new(self.revision.subscribe())
     }
 
     /// Takes up changes for as long as it is polled.
@@ -173,7 +205,7 @@ mod tests {
         std::fs::write(&path, "nonsense").unwrap();
         revocations.look();
         assert_eq!(revocations.lists.n_lists(), 1, "kept");
-        assert_eq!(*revocations.revision().borrow(), 1, "told once");
+        assert_eq!(revocations.revision().now(), 1, "told once");
         std::fs::write(&path, list(&authority) + &list(&authority)).unwrap();
         let lists = revocations.lists();
         let following = revocations.follow();

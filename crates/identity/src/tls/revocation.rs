@@ -48,7 +48,7 @@ impl RevocationError {
 }
 
 /// Which end of a connection is judged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Judged {
     /// The one that has connected.
     Client,
@@ -58,16 +58,31 @@ pub enum Judged {
 
 impl WorkloadCertificate {
     /// Whether the lists in force revoke a certificate of a chain that was good at the handshake with this certificate,
-    /// at `then`. Counted as a refusal.
-    pub fn has_revoked(&self, judged: Judged, chain: &[CertificateDer<'_>], then: SystemTime) -> bool {
+    /// at `then`. An error if a list that concerns the chain cannot be trusted, its signature being wrong for example.
+    pub fn has_revoked(
+        &self,
+        judged: Judged,
+        chain: &[CertificateDer<'_>],
+        then: SystemTime,
+    ) -> Result<bool, Error> {
         let (Some(lists), Some((leaf, intermediates))) = (&self.options.revocations, chain.split_first())
         else {
-            return false;
+            return Ok(false);
         };
         let then = UnixTime::since_unix_epoch(then.duration_since(UNIX_EPOCH).unwrap_or_default());
         let algorithms = crypto_provider(&self.options).signature_verification_algorithms.all;
-        let checked = lists.check(judged, (leaf, intermediates), &self.root_store, then, algorithms);
-        checked == Err(CertificateError::Revoked.into())
+        match lists.look_up(judged, (leaf, intermediates), &self.root_store, then, algorithms) {
+            Ok(()) => Ok(false),
+            Err(Error::InvalidCertificate(CertificateError::Revoked)) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Counts a connection that was ended for what [`WorkloadCertificate::has_revoked`] says.
+    pub fn count_revoked(&self, judged: Judged) {
+        if let Some(lists) = &self.options.revocations {
+            lists.count(judged);
+        }
     }
 }
 
@@ -112,8 +127,31 @@ impl RevocationLists {
         self.0.refused_servers.load(Ordering::Relaxed)
     }
 
-    /// Refuses a chain, good in all else, of which a certificate is revoked.
+    /// Refuses a chain, good in all else, of which a certificate is revoked, and counts that.
     pub(super) fn check(
+        &self,
+        judged: Judged,
+        chain: (&CertificateDer<'_>, &[CertificateDer<'_>]),
+        roots: &RootCertStore,
+        now: UnixTime,
+        algorithms: &[&dyn SignatureVerificationAlgorithm],
+    ) -> Result<(), Error> {
+        let found = self.look_up(judged, chain, roots, now, algorithms);
+        if found == Err(CertificateError::Revoked.into()) {
+            self.count(judged);
+        }
+        found
+    }
+
+    fn count(&self, judged: Judged) {
+        let refused = match judged {
+            Judged::Client => &self.0.refused_clients,
+            Judged::Server => &self.0.refused_servers,
+        };
+        refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn look_up(
         &self,
         judged: Judged,
         (leaf, intermediates): (&CertificateDer<'_>, &[CertificateDer<'_>]),
@@ -141,14 +179,7 @@ impl RevocationLists {
             leaf.verify_for_usage(algorithms, &roots.roots, intermediates, now, usage, Some(options), None);
         match verified {
             Ok(_) => Ok(()),
-            Err(webpki::Error::CertRevoked) => {
-                let refused = match judged {
-                    Judged::Client => &self.0.refused_clients,
-                    Judged::Server => &self.0.refused_servers,
-                };
-                refused.fetch_add(1, Ordering::Relaxed);
-                Err(CertificateError::Revoked.into())
-            }
+            Err(webpki::Error::CertRevoked) => Err(CertificateError::Revoked.into()),
             // The chain was good without the lists: one of them cannot be trusted.
             Err(error) => Err(Error::General(format!("revocation status cannot be told: {error:?}"))),
         }

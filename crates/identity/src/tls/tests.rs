@@ -6,7 +6,8 @@ use rustls::{
     AlertDescription, CertificateError, ClientConnection, Error, NamedGroup, PeerIncompatible,
     ServerConnection,
 };
-use rustls_pki_types::ServerName;
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateRevocationListDer, ServerName};
 use std::time::Duration;
 
 use super::*;
@@ -431,10 +432,11 @@ fn revoked_certificates_are_refused_at_both_ends_until_the_list_says_otherwise()
         certificate.chain().iter().map(|certificate| certificate.der().clone()).collect()
     };
     let (clients, servers) = (chain(&client), chain(&server));
-    assert!(!server.has_revoked(Judged::Client, &clients, now()), "connected before");
+    assert_eq!(server.has_revoked(Judged::Client, &clients, now()), Ok(false), "connected before");
     assert_eq!(lists.replace(revoking(&ca, &[&[11]]).as_bytes()), Ok(1));
-    assert!(server.has_revoked(Judged::Client, &clients, now()));
-    assert!(!client.has_revoked(Judged::Server, &servers, now()));
+    assert_eq!(server.has_revoked(Judged::Client, &clients, now()), Ok(true));
+    server.count_revoked(Judged::Client);
+    assert_eq!(client.has_revoked(Judged::Server, &servers, now()), Ok(false));
     assert_eq!((lists.n_refused_clients(), lists.n_refused_servers()), (1, 0));
     assert_eq!(met().server_error, revoked, "the client");
     assert_eq!((lists.n_refused_clients(), lists.n_refused_servers()), (2, 0));
@@ -447,11 +449,19 @@ fn revoked_certificates_are_refused_at_both_ends_until_the_list_says_otherwise()
     let of_middle = issue_serial(&middle);
     assert_eq!(lists.replace(revoking(&ca, &[&of_middle]).as_bytes()), Ok(1));
     assert_eq!(met().client_error, revoked, "an intermediate");
-    assert!(client.has_revoked(Judged::Server, &servers, now()));
+    assert_eq!(client.has_revoked(Judged::Server, &servers, now()), Ok(true));
 
     let stranger = root();
     assert_eq!(lists.replace(revoking(&stranger, &[&[11], &[12]]).as_bytes()), Ok(1));
     assert!(met().completed(), "numbers of another issuer");
+
+    let pem = revoking(&ca, &[&[11]]);
+    let mut forged = CertificateRevocationListDer::from_pem_slice(pem.as_bytes()).unwrap().to_vec();
+    *forged.last_mut().unwrap() ^= 1;
+    assert_eq!(lists.replace(&forged), Ok(1));
+    let untold = server.has_revoked(Judged::Client, &clients, now()).unwrap_err();
+    assert!(untold.to_string().contains("InvalidCrlSignature"), "{untold}");
+    assert_eq!(met().client_error, Some(untold), "a handshake is refused");
 
     assert_eq!(lists.replace(revoking(&ca, &[&[11]]).as_bytes()), Ok(1));
     let garbage = lists.replace(b"nonsense").unwrap_err();
