@@ -230,9 +230,7 @@ async fn serve(config: Config, logging: &Logging) -> Result<ExitCode, StartError
 
     let traffic = traffic.carry(config, mesh);
     let code = until_stopped(parts, traffic, goodbye).await;
-    if let Ok(threads) = Arc::try_unwrap(threads) {
-        threads.stop().await;
-    }
+    threads.stop().await;
     code
 }
 

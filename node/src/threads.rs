@@ -8,11 +8,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use runtime::clock::Clock;
 use runtime::logging::Logging;
 use runtime::tasks::TaskGroup;
 use tokio::runtime::{Builder, Handle};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::LocalSet;
 
 use crate::access_log::AccessLog;
@@ -83,6 +84,8 @@ pub(crate) type Job = Box<dyn FnOnce(&Rc<Thread>) + Send>;
 pub(crate) struct Threads {
     threads: Vec<Running>,
     loads: Loads,
+    /// Set when they are to end.
+    stop: watch::Sender<bool>,
 }
 
 #[derive(Debug)]
@@ -90,15 +93,18 @@ struct Running {
     jobs: mpsc::Sender<Job>,
     equipment: Option<oneshot::Sender<Equipment>>,
     event_loop: Handle,
-    thread: std::thread::JoinHandle<()>,
+    /// None once it was asked to end.
+    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
 impl Threads {
     /// Starts `n` threads, which wait for their equipment.
     pub(crate) fn start(n: usize) -> io::Result<Self> {
-        let threads = (0..n.max(1)).map(Running::start).collect::<io::Result<Vec<_>>>()?;
+        let stop = watch::Sender::new(false);
+        let start = |n| Running::start(n, stop.subscribe());
+        let threads = (0..n.max(1)).map(start).collect::<io::Result<Vec<_>>>()?;
         let loads = Loads::new(threads.len());
-        Ok(Self { threads, loads })
+        Ok(Self { threads, loads, stop })
     }
 
     /// How many there are.
@@ -150,13 +156,11 @@ impl Threads {
         results
     }
 
-    /// Ends the threads once their tasks have been drained or cut.
-    pub(crate) async fn stop(self) {
-        let mut threads = Vec::new();
-        for Running { jobs, equipment, thread, .. } in self.threads {
-            drop((jobs, equipment));
-            threads.push(thread);
-        }
+    /// Ends the threads once their tasks have been drained or cut, whoever else holds them. Jobs that they have taken are
+    /// done, and their logs handed over.
+    pub(crate) async fn stop(&self) {
+        self.stop.send_replace(true);
+        let threads: Vec<_> = self.threads.iter().filter_map(|thread| thread.thread.lock().take()).collect();
         let joined = tokio::task::spawn_blocking(|| {
             for thread in threads {
                 // A panic has been logged where it happened.
@@ -168,29 +172,59 @@ impl Threads {
 }
 
 impl Running {
-    fn start(n: usize) -> io::Result<Self> {
+    fn start(n: usize, stop: watch::Receiver<bool>) -> io::Result<Self> {
         let (jobs, work) = mpsc::channel(MAX_JOBS);
         let (equipment, waiting) = oneshot::channel();
         let event_loop = Builder::new_current_thread().enable_all().build()?;
         let handle = event_loop.handle().clone();
         let thread = std::thread::Builder::new().name(format!("ztunnel-{n}")).spawn(move || {
-            LocalSet::new().block_on(&event_loop, run(waiting, work));
+            LocalSet::new().block_on(&event_loop, run(waiting, work, stop));
         })?;
+        let thread = Mutex::new(Some(thread));
         Ok(Self { jobs, equipment: Some(equipment), event_loop: handle, thread })
     }
 }
 
-async fn run(waiting: oneshot::Receiver<Equipment>, mut work: mpsc::Receiver<Job>) {
-    let Ok(equipment) = waiting.await else { return };
+async fn run(
+    waiting: oneshot::Receiver<Equipment>,
+    mut work: mpsc::Receiver<Job>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let equipment = tokio::select! {
+        biased;
+        equipment = waiting => equipment,
+        _ = stop.wait_for(|stop| *stop) => return,
+    };
+    let Ok(equipment) = equipment else { return };
     let thread = Rc::new(Thread::new(equipment));
     let tasks = TaskGroup::new("traffic thread");
     let log = Rc::clone(&thread);
     tasks.spawn_local("access log", async move { log.log.hand_over(log.settings.log_pause).await });
     let peers = Rc::clone(&thread);
     tasks.spawn_local("revocations", async move { peers.peers.follow().await });
-    while let Some(job) = work.recv().await {
+    loop {
+        let job = tokio::select! {
+            biased;
+            job = work.recv() => job,
+            _ = stop.wait_for(|stop| *stop) => None,
+        };
+        let Some(job) = job else { break };
         job(&thread);
     }
     thread.log.flush();
     tasks.cancel();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn threads_end_although_others_hold_them() {
+        let threads = Arc::new(Threads::start(2).unwrap());
+        let held = Arc::clone(&threads);
+        threads.stop().await;
+        assert!(held.each(|_| |_: &Rc<Thread>| ()).await.is_empty(), "nobody is there");
+        assert!(held.threads.iter().all(|thread| thread.jobs.is_closed()));
+    }
 }
