@@ -27,37 +27,60 @@ const AT_REST: u32 = 50;
 
 /// Hands idle memory back, for ever.
 pub(crate) async fn give_back(threads: Weak<Threads>) {
-    let mut idle = Idle::default();
-    let mut pause = START;
+    let (mut idle, mut rest) = (Idle::default(), Rest::default());
     loop {
         let since = (Instant::now(), memory::cpu_time());
-        tokio::time::sleep(pause).await;
+        tokio::time::sleep(rest.pause()).await;
         // Without /proc there is nothing to decide by.
         let Ok(usage) = Usage::now() else { return };
         let used = memory::cpu_time().saturating_sub(since.1);
-        let rests = is_due(used, since.0.elapsed(), usage.of_files());
-        if rests {
-            pause = INTERVAL;
+        let rests = rest.is_due(used, since.0.elapsed(), usage.of_files());
+        if rests && let Some(threads) = threads.upgrade() {
             // What was used of the program, and the threads' buffers, are not wanted soon; if they are, they come back.
-            if let Some(threads) = threads.upgrade() {
-                threads.each(|_| |_: &Rc<Thread>| hbone::let_buffers_go()).await;
-            }
-            let unloaded = memory::unload();
-            let Ok(after) = Usage::now() else { return };
-            tracing::debug!(before = usage.of_files(), after = after.of_files(), ?unloaded, "at rest");
+            threads.each(|_| |_: &Rc<Thread>| hbone::let_buffers_go()).await;
         }
         if idle.is_due(usage) || rests {
-            memory::release();
-            let Ok(after) = Usage::now() else { return };
+            // Either may take milliseconds, which others have better use for.
+            let given = tokio::task::spawn_blocking(move || {
+                let unloaded = rests.then(memory::unload);
+                memory::release();
+                Usage::now().map(|after| (after, unloaded))
+            });
+            let Ok(Ok((after, unloaded))) = given.await else { return };
             idle.released(after);
-            tracing::debug!(before = usage.private, after = after.private, "idle memory was handed back");
+            tracing::debug!(before = ?usage, ?after, ?unloaded, "idle memory was handed back");
         }
     }
 }
 
-/// Between two looks the node did next to nothing, and it has more of its file in memory than it needs for that.
-fn is_due(used: Duration, elapsed: Duration, of_files: u64) -> bool {
-    used < elapsed / AT_REST && of_files > WORTH_UNLOADING
+/// Whether the node has come to rest.
+#[derive(Debug, Default)]
+struct Rest {
+    is_started: bool,
+    /// What was to be unloaded was, and the node has not been busy since.
+    is_unloaded: bool,
+}
+
+impl Rest {
+    fn pause(&self) -> Duration {
+        if self.is_started { INTERVAL } else { START }
+    }
+
+    /// Between two looks the node did next to nothing, for the first time since it was busy, and it has more of its file
+    /// in memory than it needs for that. Light traffic needs its pages, and does not lose them again and again.
+    fn is_due(&mut self, used: Duration, elapsed: Duration, of_files: u64) -> bool {
+        if used >= elapsed / AT_REST {
+            self.is_unloaded = false;
+            return false;
+        }
+        let due = !self.is_unloaded && of_files > WORTH_UNLOADING;
+        if due {
+            // The first quiet look may fall between two parts of the start, and is one more than the others.
+            self.is_unloaded = self.is_started;
+            self.is_started = true;
+        }
+        due
+    }
 }
 
 /// What is held and not allocated, from look to look.
@@ -111,11 +134,21 @@ mod tests {
     }
 
     #[test]
-    fn the_program_is_unloaded_when_the_node_has_come_to_rest() {
-        let look = Duration::from_secs(5);
-        assert!(!is_due(Duration::from_millis(300), look, 14 * MIB), "busy");
-        assert!(is_due(Duration::from_millis(10), look, 14 * MIB));
-        assert!(!is_due(Duration::from_millis(10), look, MIB), "nothing to gain");
+    fn the_program_is_unloaded_once_when_the_node_has_come_to_rest() {
+        let (busy, light) = (Duration::from_millis(300), Duration::from_millis(50));
+        let mut rest = Rest::default();
+        assert_eq!(rest.pause(), START);
+        assert!(!rest.is_due(busy, START, 14 * MIB), "it starts");
+        assert!(rest.is_due(Duration::ZERO, START, 14 * MIB));
+        assert_eq!(rest.pause(), INTERVAL);
+        assert!(rest.is_due(light, INTERVAL, 14 * MIB), "the last of the start");
+        for _ in 0..10 {
+            assert!(!rest.is_due(light, INTERVAL, 14 * MIB), "light traffic keeps what it uses");
+        }
+        assert!(!rest.is_due(busy, INTERVAL, 14 * MIB), "busy");
+        assert!(!rest.is_due(light, INTERVAL, MIB), "nothing to gain");
+        assert!(rest.is_due(light, INTERVAL, 14 * MIB));
+        assert!(!rest.is_due(light, INTERVAL, 14 * MIB));
     }
 
     /// Free memory between blocks in use cannot go back: it is not tried again and again.
