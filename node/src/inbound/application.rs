@@ -54,14 +54,34 @@ impl Way {
     }
 
     /// Tells the application what precedes the client's bytes. It fits into an empty send buffer but for the longest
-    /// of identities.
-    pub(super) async fn introduce(&self, application: &mut TcpStream) -> Result<(), ConnectionError> {
+    /// of identities. Cut meanwhile, by dropping this, the application reads a reset.
+    pub(super) async fn introduce(&self, application: TcpStream) -> Result<TcpStream, ConnectionError> {
         if self.header.is_empty() {
-            return Ok(());
+            return Ok(application);
         }
-        let written = tokio::time::timeout(DIAL_LIMIT, application.write_all(&self.header)).await;
-        let written = written.unwrap_or_else(|late| Err(io::Error::new(io::ErrorKind::TimedOut, late)));
-        written.map_err(|error| ConnectionError::Sending(Broken::Socket(error)))
+        let mut told = Uninformed(Some(application));
+        told.hear(&self.header).await.map_err(|error| ConnectionError::Sending(Broken::Socket(error)))
+    }
+}
+
+/// An application that has not read its header yet: dropped, its socket is reset.
+struct Uninformed(Option<TcpStream>);
+
+impl Uninformed {
+    async fn hear(&mut self, header: &[u8]) -> io::Result<TcpStream> {
+        if let Some(application) = &mut self.0 {
+            tokio::time::timeout(DIAL_LIMIT, application.write_all(header)).await??;
+        }
+        self.0.take().ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+}
+
+impl Drop for Uninformed {
+    fn drop(&mut self) {
+        if let Some(application) = &self.0 {
+            // It fails where the socket is closed already.
+            let _ = net::socket::rst_on_close(application);
+        }
     }
 }
 
@@ -103,13 +123,31 @@ mod tests {
         let proxy = Application::Proxy { destination: "10.96.0.5:80".parse().unwrap() };
         let way = way("10.1.0.2:15088", proxy, true, true);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (far, _) = listener.accept().await.unwrap();
         net::socket::rst_on_close(&far).unwrap();
         drop(far);
         near.readable().await.unwrap();
-        let error = way.introduce(&mut near).await.unwrap_err();
+        let error = way.introduce(near).await.unwrap_err();
         assert_eq!(error.code(), "relay-connection-failed");
         assert_eq!(error.told(), crate::failure::Told::Cut);
+    }
+    // Data-path 5.1 step 13: what a policy or a drain cuts must not look complete.
+    #[tokio::test]
+    async fn an_application_whose_introduction_is_cut_reads_a_reset() {
+        let proxy = Application::Proxy { destination: "10.96.0.5:80".parse().unwrap() };
+        let way = way("10.1.0.2:15088", proxy, true, true);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut far, _) = listener.accept().await.unwrap();
+        // It reads nothing, and no more fits.
+        near.writable().await.unwrap();
+        while near.try_write(&[0; 1 << 16]).is_ok() {}
+        let mut introduction = Box::pin(way.introduce(near));
+        assert!(futures::poll!(&mut introduction).is_pending());
+        drop(introduction);
+        let mut read = Vec::new();
+        let ended = tokio::io::AsyncReadExt::read_to_end(&mut far, &mut read).await.unwrap_err();
+        assert_eq!(ended.kind(), io::ErrorKind::ConnectionReset);
     }
 }

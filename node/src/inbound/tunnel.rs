@@ -256,7 +256,7 @@ async fn deliver(
             return Err(ConnectionError::Sending(gone));
         }
     };
-    let mut application = match dialed {
+    let application = match dialed {
         Ok(application) => application,
         Err(error) => {
             let error = ConnectionError::Application(error);
@@ -271,7 +271,7 @@ async fn deliver(
     };
     let counters = Arc::new(hbone::Counters::default());
     record.follow(Arc::new(FromPeer(Arc::clone(&counters))));
-    way.introduce(&mut application).await?;
+    let application = way.introduce(application).await?;
     Ok(relay::from_peer(tunnel, application, &counters))
 }
 
