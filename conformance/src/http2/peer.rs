@@ -62,6 +62,8 @@ pub(crate) struct Peer {
     sent_total: u64,
     /// Unacknowledged own answers, collected while reading.
     replies: Vec<u8>,
+    /// Bytes of a case are half sent: nothing may come between them.
+    sending: bool,
     pub(crate) seen: Seen,
 }
 
@@ -84,6 +86,7 @@ impl Peer {
             sent: BTreeMap::new(),
             sent_total: 0,
             replies: Vec::new(),
+            sending: false,
             seen: Seen::default(),
         }
     }
@@ -125,12 +128,15 @@ impl Peer {
 
     /// Sends bytes as they are. What cannot be sent because the connection has ended is dropped: `seen` tells.
     pub(crate) fn send_bytes(&mut self, bytes: &[u8]) {
+        self.sending = true;
         for piece in bytes.chunks(256 << 10) {
             if self.seen.end.is_some() || self.tls.writer().write_all(piece).is_err() {
-                return;
+                break;
             }
             self.flush();
         }
+        self.sending = false;
+        self.reply();
     }
 
     pub(crate) fn send(&mut self, frame: &Frame) {
@@ -443,6 +449,12 @@ impl Peer {
             }
             self.react(&frame);
         }
+        if !self.sending {
+            self.reply();
+        }
+    }
+
+    fn reply(&mut self) {
         if !self.replies.is_empty() {
             let replies = std::mem::take(&mut self.replies);
             let _ = self.tls.writer().write_all(&replies);

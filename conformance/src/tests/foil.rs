@@ -13,6 +13,7 @@ use crate::args::Cli;
 use crate::cases;
 use crate::expectations::Expectations;
 use crate::http2::frame::{Frame, PREFACE, flag, kind};
+use crate::http2::peer::Answer;
 use crate::identity::Identity;
 use crate::lab::Lab;
 use crate::run::{self, Verdict};
@@ -74,12 +75,45 @@ fn naive(socket: TcpStream, config: Arc<ServerConfig>) {
     }
 }
 
-/// Verdicts by id.
-fn judge(target: SocketAddr, ids: &[&str]) -> BTreeMap<&'static str, Verdict> {
+/// Asks for an answer whenever it has read a part of a frame. 200 for DATA that has come whole.
+fn interrupting(socket: TcpStream, config: Arc<ServerConfig>) {
+    let mut tls = StreamOwned::new(ServerConnection::new(config).unwrap(), socket);
+    let mut preface = [0; PREFACE.len()];
+    tls.read_exact(&mut preface).unwrap();
+    tls.write_all(&Frame::settings(&[]).encode()).unwrap();
+    let (mut inbox, mut buffer) = (Vec::new(), [0; 16_384]);
+    while let Ok(count @ 1..) = tls.read(&mut buffer) {
+        inbox.extend(&buffer[..count]);
+        while let Some(frame) = Frame::take(&mut inbox) {
+            if frame.kind == kind::DATA && frame.payload.iter().all(|octet| *octet == b'f') {
+                tls.write_all(&Frame::headers(frame.stream, [0x88]).encode()).unwrap();
+            }
+        }
+        if !inbox.is_empty() && tls.write_all(&Frame::ping([1; 8]).encode()).is_err() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn nothing_comes_between_the_bytes_of_a_frame() {
+    let lab = lab(listen(interrupting));
+    let mut peer = lab.open().unwrap();
+    let stream = peer.next_stream();
+    peer.send(&Frame::data(stream, vec![b'f'; 8 << 20]));
+    assert_eq!(peer.answer(stream), Answer::Status(200));
+}
+
+fn lab(target: SocketAddr) -> Lab {
     let target = target.to_string();
     let words = ["culvert conformance", "--target", &target, "--echo", "127.0.0.1:80"];
     let args = Cli::try_parse_from(words).unwrap().run.unwrap();
-    let mut lab = Lab::new(&args, runtime::clock::monotonic() + run::CASE_LIMIT).unwrap();
+    Lab::new(&args, runtime::clock::monotonic() + run::CASE_LIMIT).unwrap()
+}
+
+/// Verdicts by id.
+fn judge(target: SocketAddr, ids: &[&str]) -> BTreeMap<&'static str, Verdict> {
+    let mut lab = lab(target);
     let chosen: Vec<_> = cases::all().filter(|case| ids.contains(&case.id)).collect();
     assert_eq!(chosen.len(), ids.len());
     let judged = run::run(&mut lab, &chosen, &Expectations::default(), false, |_| ());
