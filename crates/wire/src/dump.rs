@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 
 use lenient::{list_or_map, null_is_default};
 use serde::{Deserialize, Serialize, Serializer};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// The whole answer of `/config_dump`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -59,12 +59,13 @@ impl ConfigDump {
         serde_json::to_string_pretty(self)
     }
 
-    /// Reads a dump leniently: top-level keys match in any case, unknown ones are ignored.
+    /// Reads a dump leniently: top-level keys match in any case, unknown ones are ignored. Anything but a map is an
+    /// error: derived readers would take a list for the fields in their order.
     pub fn parse(text: &[u8]) -> Result<Self, serde_json::Error> {
-        let mut value: Value = serde_json::from_slice(text)?;
-        lenient::fold_keys(&mut value, &TOP_LEVEL_KEYS);
-        lenient::drop_nulls(&mut value, &SHOWN_KEYS);
-        serde_json::from_value(value)
+        let mut dump: Map<String, Value> = serde_json::from_slice(text)?;
+        lenient::fold_keys(&mut dump, &TOP_LEVEL_KEYS);
+        lenient::drop_nulls(&mut dump, &SHOWN_KEYS);
+        serde_json::from_value(Value::Object(dump))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Reading dumps of other versions: null is empty, a map may stand for a list, keys match in any case.
 use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// `null` is the default value.
 pub(super) fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
@@ -11,7 +11,7 @@ where
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// A list, or a map whose values are the list; `null` is empty.
+/// A list of maps, or a map whose values are the list; `null` is empty.
 pub(super) fn list_or_map<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
 where
     D: Deserializer<'de>,
@@ -23,7 +23,11 @@ where
         Value::Object(map) => map.into_iter().map(|(_, item)| item).collect(),
         other => return Err(Error::custom(format_args!("expected a list or a map, found {}", kind(&other)))),
     };
-    items.into_iter().map(|item| serde_json::from_value(item).map_err(Error::custom)).collect()
+    let read = |item: Value| match item {
+        Value::Object(_) => serde_json::from_value(item).map_err(Error::custom),
+        other => Err(Error::custom(format_args!("expected a map, found {}", kind(&other)))),
+    };
+    items.into_iter().map(read).collect()
 }
 
 /// Text; anything else (older dumps hold objects here) is empty.
@@ -35,8 +39,7 @@ pub(super) fn text_or_nothing<'de, D: Deserializer<'de>>(deserializer: D) -> Res
 }
 
 /// Renames keys that differ from a known one only in case; the exact key wins over others.
-pub(super) fn fold_keys(value: &mut Value, known: &[&str]) {
-    let Value::Object(map) = value else { return };
+pub(super) fn fold_keys(map: &mut Map<String, Value>, known: &[&str]) {
     let renames: Vec<(String, &str)> = map
         .keys()
         .filter_map(|key| {
@@ -52,7 +55,7 @@ pub(super) fn fold_keys(value: &mut Value, known: &[&str]) {
 }
 
 /// Removes, below these keys, every field that is `null`.
-pub(super) fn drop_nulls(value: &mut Value, keys: &[&str]) {
+pub(super) fn drop_nulls(map: &mut Map<String, Value>, keys: &[&str]) {
     fn drop_in(value: &mut Value) {
         match value {
             Value::Object(map) => {
@@ -64,7 +67,7 @@ pub(super) fn drop_nulls(value: &mut Value, keys: &[&str]) {
         }
     }
     for key in keys {
-        value.get_mut(*key).into_iter().for_each(drop_in);
+        map.get_mut(*key).into_iter().for_each(drop_in);
     }
 }
 

@@ -53,6 +53,11 @@ fn wrong_shapes_are_refused_with_a_reason() {
     let error = ConfigDump::parse(br#"{"workloads": 3}"#).unwrap_err();
     assert!(error.to_string().contains("expected a list or a map, found a number"), "{error}");
     assert!(ConfigDump::parse(b"").is_err());
+    // What derives its reader would take a list for its fields in their order.
+    let error = ConfigDump::parse(b"[]").unwrap_err();
+    assert!(error.to_string().contains("expected a map"), "{error}");
+    let error = ConfigDump::parse(br#"{"certificates": [[[], "spiffe://td/ns/a/sa/b"]]}"#).unwrap_err();
+    assert!(error.to_string().contains("expected a map, found a list"), "{error}");
 }
 
 /// Every key that can be there, in one dump: printing sorts them all, at every level.
