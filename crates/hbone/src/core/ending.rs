@@ -12,6 +12,11 @@ impl Core {
         if self.ended || !matches!(self.drain, Drain::None) {
             return;
         }
+        if self.shedding {
+            // The last stream was fixed when the flood was refused, and may not go up again (RFC 9113 section 6.8).
+            self.drain = Drain::Final;
+            return;
+        }
         frame::goaway(&mut self.out, MAX_31, ErrorCode::NO_ERROR);
         frame::ping(&mut self.out, false, DRAIN);
         self.drain = Drain::Probing { until: now + self.settings.drain_probe };

@@ -28,6 +28,8 @@ pub(super) struct Script {
     /// Mirrors the encoder of the core.
     decoder: hpack::Decoder,
     skip_preface: bool,
+    /// The last stream of the last GOAWAY: it never goes up (RFC 9113 section 6.8).
+    last_stream: u32,
 }
 
 /// What a core did, as text: frames sent, then actions.
@@ -46,13 +48,13 @@ impl Script {
     pub(super) fn server(settings: Settings) -> Self {
         let now = epoch();
         let core = Core::server(settings, now);
-        Self { core, now, decoder: hpack::Decoder::new(4096), skip_preface: false }
+        Self { core, now, decoder: hpack::Decoder::new(4096), skip_preface: false, last_stream: u32::MAX }
     }
 
     pub(super) fn client(settings: Settings) -> Self {
         let now = epoch();
         let core = Core::client(settings, now);
-        Self { core, now, decoder: hpack::Decoder::new(4096), skip_preface: true }
+        Self { core, now, decoder: hpack::Decoder::new(4096), skip_preface: true, last_stream: u32::MAX }
     }
 
     /// A server after the preface, with its first frames out of the way.
@@ -132,6 +134,9 @@ impl Script {
             kind::PING => format!("PING {}", String::from_utf8_lossy(payload)),
             kind::GOAWAY => {
                 assert_eq!(payload.len(), 8, "no debug data");
+                let last = number(&payload[..4]);
+                assert!(last <= self.last_stream, "{last} after {}", self.last_stream);
+                self.last_stream = last;
                 format!("GOAWAY {} {}", number(&payload[..4]), ErrorCode(number(&payload[4..])))
             }
             kind::WINDOW_UPDATE => format!("WINDOW_UPDATE {stream} {}", number(payload)),

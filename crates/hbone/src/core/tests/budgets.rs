@@ -137,6 +137,36 @@ fn a_connection_that_floods_gets_no_more_streams_but_tunnels_go_on() {
     }
 }
 
+/// The flood's GOAWAY has fixed the last stream; peers end the connection of whoever raises it (RFC 9113 section 6.8).
+#[test]
+fn a_drain_after_a_flood_lets_the_tunnels_finish() {
+    let mut script = ready();
+    let ping = raw(kind::PING, 0, 0, &[0; 8]);
+    let said: Vec<String> = (0..20).flat_map(|_| script.send(&ping).frames).collect();
+    assert_eq!(said.last().map(String::as_str), Some("GOAWAY 3 ENHANCE_YOUR_CALM"));
+    script.core.drain(script.now);
+    assert_eq!(script.frames(), [""; 0]);
+    innocent_goes_on(&mut script);
+    script.send(&data(1, b"", true));
+    script.core.finish(1);
+    let did = script.send(&reset(3, ErrorCode::CANCEL));
+    assert_eq!(did.frames, ["DATA 1 0 END_STREAM", "GOAWAY 3 ENHANCE_YOUR_CALM"]);
+    assert_eq!(did.actions.last().map(String::as_str), Some("ended hbone-peer-flood"));
+}
+
+/// The other way round the flood fixes it below what the drain's first GOAWAY said.
+#[test]
+fn a_flood_during_a_drain_fixes_the_last_stream() {
+    let mut script = ready();
+    script.core.drain(script.now);
+    assert_eq!(script.frames()[0], format!("GOAWAY {} NO_ERROR", frame::MAX_31));
+    let ping = raw(kind::PING, 0, 0, &[0; 8]);
+    let said: Vec<String> = (0..20).flat_map(|_| script.send(&ping).frames).collect();
+    assert_eq!(said.last().map(String::as_str), Some("GOAWAY 3 ENHANCE_YOUR_CALM"));
+    assert_eq!(script.wait(Duration::from_secs(2)).frames, ["GOAWAY 3 NO_ERROR"]);
+    innocent_goes_on(&mut script);
+}
+
 #[test]
 fn settings_that_take_long_to_read_cost_more() {
     let mut script = ready();
