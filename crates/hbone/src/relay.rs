@@ -98,6 +98,7 @@ pub fn relay(
         counters: counters.clone(),
         slots: FIRST,
         app_ended,
+        refused: None,
         cut: None,
         fin_sent: false,
         over: false,
@@ -112,6 +113,9 @@ struct Relay {
     slots: usize,
     /// The application has ended its direction, and the peer knows.
     app_ended: bool,
+    /// The application takes nothing any more. What it said before is still read: a server that refuses an upload answers,
+    /// closes, and its reset is met first where it is written to.
+    refused: Option<io::Error>,
     /// While its socket is not read, for this or for want of room: tells when it is cut.
     cut: Option<Pin<Box<dyn Future<Output = io::Error>>>>,
     /// The peer has ended its direction, and the application knows.
@@ -155,17 +159,31 @@ impl Relay {
         if let Some(Break::Connection(ConnectionEnd::Moved)) = relay.tunnel.broken() {
             return Poll::Ready(relay.moved());
         }
-        if let Poll::Ready(Err(error)) = relay.poll_deliver(cx) {
-            return Poll::Ready(relay.app_write_failed(&error));
+        if relay.refused.is_none()
+            && let Poll::Ready(Err(error)) = relay.poll_deliver(cx)
+        {
+            if relay.app_ended {
+                return Poll::Ready(relay.app_write_failed(&error));
+            }
+            relay.tunnel.cell.detach();
+            relay.refused = Some(error);
         }
         if relay.fin_sent && relay.app_ended {
             return Poll::Ready(RelayEnd::Clean);
         }
         if let Some(why) = relay.tunnel.broken() {
-            return relay.poll_broken(why);
+            return match relay.refused.take() {
+                Some(error) => Poll::Ready(relay.app_write_failed(&error)),
+                None => relay.poll_broken(why),
+            };
         }
         if !relay.app_ended {
-            match ready!(relay.poll_pump(cx)) {
+            let ended = ready!(relay.poll_pump(cx));
+            // Then it was cut, whatever its end looks like.
+            if let Some(error) = relay.refused.take() {
+                return Poll::Ready(relay.app_write_failed(&error));
+            }
+            match ended {
                 Ok(()) => {
                     relay.tunnel.finish();
                     relay.app_ended = true;

@@ -7,7 +7,7 @@ mod pump;
 
 use std::future::Future;
 use std::io;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use futures::future::Either;
 use tokio::io::Interest;
@@ -61,9 +61,11 @@ pub async fn relay_by(way: Way, a: TcpStream, b: TcpStream, counts: &ByteCounts)
         let (mut read_a, write_a) = joined.a.split();
         let (mut read_b, write_b) = joined.b.split();
         let (forth_ended, back_ended) = (Notify::new(), Notify::new());
+        let (a_is_cut, b_is_cut) = (AtomicBool::new(false), AtomicBool::new(false));
         let forth = async {
             let ended = async {
-                pump(&mut read_a, write_b, &counts.a_to_b, way).await?;
+                let pumped = pump(&mut read_a, write_b, &a_is_cut, &counts.a_to_b, way).await;
+                unless_cut(pumped, &b_is_cut, back_ended.notified()).await?;
                 forth_ended.notify_one();
                 reset_unless(back_ended.notified(), read_a.as_ref()).await
             };
@@ -74,7 +76,8 @@ pub async fn relay_by(way: Way, a: TcpStream, b: TcpStream, counts: &ByteCounts)
         };
         let back = async {
             let ended = async {
-                pump(&mut read_b, write_a, &counts.b_to_a, way).await?;
+                let pumped = pump(&mut read_b, write_a, &b_is_cut, &counts.b_to_a, way).await;
+                unless_cut(pumped, &a_is_cut, forth_ended.notified()).await?;
                 back_ended.notify_one();
                 reset_unless(forth_ended.notified(), read_b.as_ref()).await
             };
@@ -105,6 +108,20 @@ impl Drop for Joined {
             let _ = rst_on_close(&self.b);
         }
     }
+}
+
+/// A side that takes nothing any more may have said its last before it cut its connection: a server that refuses an
+/// upload, say. The direction that reads it brings that across first.
+async fn unless_cut(
+    pumped: Result<(), End>,
+    writer_is_cut: &AtomicBool,
+    it_is_read: impl Future<Output = ()>,
+) -> Result<(), End> {
+    if matches!(pumped, Err(End::Writer(_))) {
+        writer_is_cut.store(true, Ordering::Relaxed);
+        it_is_read.await;
+    }
+    pumped
 }
 
 /// A side that has said its last may still be reset while it listens; nobody would notice before the next write to it,

@@ -9,7 +9,7 @@ use std::future::poll_fn;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Poll, ready};
 
 use rustix::io::Errno;
@@ -84,10 +84,12 @@ impl Pipe {
     }
 }
 
-/// Moves bytes until the reader has ended, then ends the writer.
+/// Moves bytes until the reader has ended, then ends the writer, unless the reader's end was no end in order: who writes
+/// to it may have met its reset and said so, and then it reads as an end.
 pub(super) async fn pump(
     reader: &mut ReadHalf<'_>,
     mut writer: WriteHalf<'_>,
+    reader_is_cut: &AtomicBool,
     count: &AtomicU64,
     way: Way,
 ) -> Result<(), End> {
@@ -115,6 +117,9 @@ pub(super) async fn pump(
                 break;
             }
         }
+    }
+    if reader_is_cut.load(Ordering::Relaxed) {
+        return Ok(());
     }
     match writer.shutdown().await {
         // The far side has ended in both directions already.

@@ -124,6 +124,48 @@ async fn a_reset_stays_a_reset() {
     assert!(matches!(verdict, Err(RelayError::B(_))), "{verdict:?}");
 }
 
+/// Writes until neither the relay nor a socket takes any more.
+async fn fill(client: &TcpStream) {
+    let (bytes, mut refusals) = (vec![7; 1 << 20], 0);
+    while refusals < 100 {
+        match client.try_write(&bytes) {
+            Ok(_) => refusals = 0,
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::WouldBlock);
+                refusals += 1;
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+}
+
+/// A server refuses an upload and closes: it has not read everything, so its answer is followed by a reset, which the
+/// relay meets first where it writes. data-path 4.8
+#[tokio::test]
+async fn what_was_said_before_a_reset_arrives_before_it() {
+    let answer = pattern(100_000);
+    for turned in [false, true] {
+        let verdict = with(|client, server| async {
+            let (mut client, mut server) = if turned { (server, client) } else { (client, server) };
+            fill(&client).await;
+            server.write_all(&answer).await.unwrap();
+            drop(server);
+            let mut seen = vec![0; answer.len()];
+            client.read_exact(&mut seen).await.unwrap();
+            assert!(seen == answer);
+            assert_eq!(client.read(&mut [0; 1]).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+        })
+        .await
+        .0;
+        let as_it_was = if turned {
+            matches!(verdict, Err(RelayError::A(_)))
+        } else {
+            matches!(verdict, Err(RelayError::B(_)))
+        };
+        assert!(as_it_was, "{verdict:?}");
+    }
+}
+
 /// It has ended its side, waits for an answer, and dies: the silent far side hears of it.
 #[tokio::test]
 async fn a_reset_after_the_end_is_noticed_without_traffic() {
