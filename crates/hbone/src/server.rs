@@ -104,8 +104,9 @@ impl ServerConnection {
         self.link.state.borrow().ended.clone()
     }
 
-    /// Graceful drain: GOAWAY, PING, final GOAWAY. Running tunnels go on, requests that come in the meantime are
-    /// refused, and the connection closes when the last tunnel has ended; then `next` returns `None`.
+    /// Graceful drain: GOAWAY, PING, final GOAWAY. Running tunnels go on, requests that were under way come out of `next`
+    /// until the final GOAWAY and are refused after it, and the connection closes when the last tunnel has ended; then
+    /// `next` returns `None`.
     pub fn drain(&self) {
         self.link.state.borrow_mut().core.drain(now());
         self.link.kick();

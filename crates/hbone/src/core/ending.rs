@@ -7,7 +7,8 @@ use super::{Action, Core, DRAIN, Drain, LIVENESS, StreamFault};
 use crate::{ConnectionEnd, ErrorCode};
 
 impl Core {
-    /// Server: graceful drain. Running streams go on, new ones are refused.
+    /// Server: graceful drain. Running streams go on, and so do those whose requests cross the first GOAWAY; once the
+    /// last stream is fixed, new ones are refused.
     pub(crate) fn drain(&mut self, now: Instant) {
         if self.ended || !matches!(self.drain, Drain::None) {
             return;

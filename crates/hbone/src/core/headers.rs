@@ -160,7 +160,8 @@ impl Core {
         } else {
             None
         };
-        if self.shedding || !matches!(self.drain, Drain::None) || over.is_some() {
+        // Until the last stream is fixed, a request may have crossed the first GOAWAY (RFC 9113 section 6.8).
+        if self.shedding || matches!(self.drain, Drain::Final) || over.is_some() {
             self.stats.refused += 1;
             over.into_iter().for_each(|limit| self.note_excess(limit));
             frame::rst_stream(&mut self.out, stream, ErrorCode::REFUSED_STREAM);
