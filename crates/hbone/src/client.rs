@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustls_pki_types::CertificateDer;
 use tokio::net::TcpStream;
@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use crate::core::{Core, Role, StreamFault};
 use crate::early::Early;
 use crate::handshake::{HandshakeError, handshake};
-use crate::link::{Link, Owned, now};
+use crate::link::{Link, OnEnd, Owned, now};
 use crate::live::{ExportError, ImportError, ImportedClient, LiveTunnel, PendingConnect};
 use crate::record::Library;
 use crate::socket::Socket;
@@ -125,58 +125,105 @@ impl ClientConnection {
         self.open_with(request, Some(app)).await
     }
 
-    pub(crate) async fn open_with(
+    async fn open_with(
         &self,
         request: ConnectRequest,
         app: Option<&TcpStream>,
     ) -> Result<(ResponseHead, Tunnel), OpenError> {
-        let limit = self.handle.answer_timeout;
-        let answered = async {
-            let (tunnel, guess) = self.send(&request).await?;
-            // What may have to be sent again goes alone.
-            let may = guess.is_none() && self.handle.link.state.borrow().core.may_send_early();
-            match answer(tunnel, app.filter(|_| may).map(Early::new)).await {
-                // Sent before the peer's limit was known, and above it: not processed, so it may wait for room.
-                Err(OpenError::Reset(ErrorCode::REFUSED_STREAM)) if self.was_too_many(guess) => {
-                    answer(self.send(&request).await?.0, None).await
-                }
-                result => result,
+        let mut early = app.map(Early::new);
+        let (until, mut again) = (self.patience(), true);
+        loop {
+            match self.attempt(&request, early.as_mut(), until).await {
+                Err(Failed { next: Next::Room, .. }) if std::mem::take(&mut again) => {}
+                result => return result.map_err(|failed| failed.error),
             }
+        }
+    }
+
+    /// Until when an answer is waited for.
+    pub(crate) fn patience(&self) -> Instant {
+        now() + self.handle.answer_timeout
+    }
+
+    /// Sends a request as soon as there is room, and waits for its answer. What `early` has said on another connection
+    /// is said again.
+    pub(crate) async fn attempt(
+        &self,
+        request: &ConnectRequest,
+        early: Option<&mut Early<'_>>,
+        until: Instant,
+    ) -> Result<(ResponseHead, Tunnel), Failed> {
+        let answered = async {
+            let says_again = early.as_ref().is_some_and(|early| early.has_said());
+            if says_again {
+                self.acquainted().await;
+            }
+            let (tunnel, guess) = self.send(request).await?;
+            // What may have to be sent again for want of room goes alone.
+            let may = guess.is_none() && self.handle.link.state.borrow().core.may_send_early();
+            let mut early = early.filter(|_| may);
+            if says_again && !early.as_mut().is_some_and(|early| early.say_again(&tunnel)) {
+                return Err(Failed { error: OpenError::Reset(ErrorCode::CANCEL), next: Next::Silence });
+            }
+            answer(tunnel, early).await.map_err(|error| {
+                let next = match error {
+                    OpenError::Reset(ErrorCode::REFUSED_STREAM) if self.was_too_many(guess) => Next::Room,
+                    OpenError::Reset(ErrorCode::REFUSED_STREAM) | OpenError::NotProcessed(_) => Next::Another,
+                    _ => Next::Nothing,
+                };
+                Failed { error, next }
+            })
         };
-        tokio::time::timeout(limit, answered).await.unwrap_or(Err(OpenError::AnswerTimeout(limit)))
+        tokio::time::timeout_at(until.into(), answered).await.unwrap_or_else(|_| {
+            let error = OpenError::AnswerTimeout(self.handle.answer_timeout);
+            Err(Failed { error, next: Next::Nothing })
+        })
     }
 
     fn was_too_many(&self, guess: Option<u32>) -> bool {
         guess.is_some_and(|streams| streams > self.handle.link.state.borrow().core.stream_limit())
     }
 
+    /// Waits for the peer's SETTINGS, or the end.
+    async fn acquainted(&self) {
+        poll_fn(|cx| {
+            let mut state = self.handle.link.state.borrow_mut();
+            if state.core.peer_known() || state.ended.is_some() {
+                return Poll::Ready(());
+            }
+            state.wait(cx);
+            Poll::Pending
+        })
+        .await;
+    }
+
     /// Sends a request as soon as there is room. With the tunnel comes the number of open streams if it was sent
     /// before the peer said how many it allows.
-    async fn send(&self, request: &ConnectRequest) -> Result<(Tunnel, Option<u32>), OpenError> {
+    async fn send(&self, request: &ConnectRequest) -> Result<(Tunnel, Option<u32>), Failed> {
         let link = &self.handle.link;
+        let unsent = |error, next| Poll::Ready(Err(Failed { error, next }));
         poll_fn(|cx| {
             let mut state = link.state.borrow_mut();
             if let Some(end) = &state.ended {
                 let end = end.clone();
-                let known = state.core.peer_known();
-                return Poll::Ready(Err(if known {
-                    OpenError::ConnectionEnded(end)
+                return if state.core.peer_known() {
+                    unsent(OpenError::ConnectionEnded(end), Next::Another)
                 } else {
-                    OpenError::Http2(end)
-                }));
+                    unsent(OpenError::Http2(end), Next::Nothing)
+                };
             }
             if state.core.is_going_away() {
-                return Poll::Ready(Err(OpenError::NotProcessed(ErrorCode::NO_ERROR)));
+                return unsent(OpenError::NotProcessed(ErrorCode::NO_ERROR), Next::Another);
             }
             // The connection may have been silent since the process ran short of memory, or has it again.
             link.note_memory(&mut state);
             if state.core.is_pressed() {
                 state.core.note_pressed();
                 state.kick();
-                return Poll::Ready(Err(OpenError::OutOfMemory));
+                return unsent(OpenError::OutOfMemory, Next::Nothing);
             }
             if !state.core.fits(&request.authority, &request.headers) {
-                return Poll::Ready(Err(OpenError::RequestTooLarge));
+                return unsent(OpenError::RequestTooLarge, Next::Nothing);
             }
             let Some(id) = state.core.open(&request.authority, &request.headers, now()) else {
                 state.wait(cx);
@@ -234,6 +281,17 @@ impl ClientConnection {
         state.ended.is_none() && state.core.has_room() && state.core.open_streams() < limit
     }
 
+    /// How many streams may be open at a time, once the peer has said so.
+    pub(crate) fn stream_limit(&self) -> Option<u32> {
+        let state = self.handle.link.state.borrow();
+        state.core.peer_known().then(|| state.core.stream_limit())
+    }
+
+    /// Has `call` called when the connection has ended and its socket is closed.
+    pub(crate) fn on_end(&self, call: impl FnOnce() + 'static) {
+        self.handle.link.state.borrow_mut().on_end = Some(OnEnd::new(call));
+    }
+
     /// No request can be sent any more.
     pub(crate) fn is_spent(&self) -> bool {
         let state = self.handle.link.state.borrow();
@@ -252,10 +310,30 @@ impl ClientConnection {
     }
 }
 
+/// Why an attempt came to nothing.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    pub(crate) error: OpenError,
+    pub(crate) next: Next,
+}
+
+/// What may be done after an attempt that has failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Nothing: the peer may have acted on the request.
+    Nothing,
+    /// It was sent before the peer's limit was known, and above it: not processed, so it may wait for room.
+    Room,
+    /// The peer has not looked at it (RFC 9113 section 8.7): another connection may carry it.
+    Another,
+    /// Nothing: this connection cannot carry what has been said on another one.
+    Silence,
+}
+
 /// Waits for the answer to a request; what becomes no tunnel is reset with CANCEL as `tunnel` is dropped.
 pub(crate) async fn answer(
     tunnel: Tunnel,
-    mut early: Option<Early<'_>>,
+    mut early: Option<&mut Early<'_>>,
 ) -> Result<(ResponseHead, Tunnel), OpenError> {
     let head = poll_fn(|cx| {
         if let Some(head) = tunnel.cell.take_answer() {
@@ -265,7 +343,7 @@ pub(crate) async fn answer(
             Some(why) => {
                 if let Break::Connection(ConnectionEnd::Moved) = why {
                     // The request goes on elsewhere, and so do the bytes.
-                    early.take().into_iter().for_each(Early::settle);
+                    early.as_mut().into_iter().for_each(|early| early.settle());
                 }
                 Poll::Ready(Err(open_error(why, &tunnel)))
             }

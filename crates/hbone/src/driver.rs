@@ -135,7 +135,7 @@ impl Future for Driver {
             if self.is_backed_up() {
                 return Poll::Pending;
             }
-            match ready!(link.socket.poll_readable(cx)) {
+            match ready!(link.poll_readable(cx)) {
                 Ok(()) => self.receive(),
                 Err(error) => self.lose(ConnectionEnd::Io(error.to_string(), error.kind())),
             }
@@ -150,7 +150,7 @@ impl Driver {
         let mut state = link.state.borrow_mut();
         loop {
             if state.is_blocked() {
-                match link.socket.poll_writable(cx) {
+                match link.poll_writable(cx) {
                     Poll::Pending => break,
                     Poll::Ready(Err(error)) => {
                         state.lose_now(ConnectionEnd::Io(error.to_string(), error.kind()));
@@ -177,7 +177,7 @@ impl Driver {
             }
             if *farewell == Farewell::Sealed && !state.is_blocked() {
                 *farewell = Farewell::Said;
-                link.socket.shutdown_write();
+                link.shutdown_write();
             }
         }
     }
@@ -256,7 +256,7 @@ impl Driver {
             let mut state = link.state.borrow_mut();
             let carried = state.records.carry().len();
             let Some((front, space)) = scratch.wire.split_at_mut_checked(carried) else { return };
-            let read = match link.socket.read(space) {
+            let read = match link.with_socket(|socket| socket.read(space)) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => return state.lose_now(ConnectionEnd::Io(error.to_string(), error.kind())),
                 Ok(0) => return state.lose_now(ConnectionEnd::Vanished),
@@ -269,7 +269,7 @@ impl Driver {
 
     /// Reads and drops what a peer sends that has been told goodbye.
     fn discard(&mut self) {
-        let read = Scratch::lend(|scratch| self.link.socket.read(&mut scratch.wire));
+        let read = Scratch::lend(|scratch| self.link.with_socket(|socket| socket.read(&mut scratch.wire)));
         match read {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Ok(n) if n > 0 => {}
@@ -287,13 +287,11 @@ impl Driver {
         let mut state = link.state.borrow_mut();
         if state.ended == Some(ConnectionEnd::Moved) {
             drop(state);
-            // The socket is in use elsewhere.
+            // The connection goes on elsewhere, by another descriptor.
             return self.finish();
         }
         if matches!(state.ended, Some(ConnectionEnd::Vanished | ConnectionEnd::Io(..))) {
             drop(state);
-            // The pool may hold the socket for a while.
-            link.socket.shutdown_write();
             return self.finish();
         }
         self.sleep = None;
@@ -317,6 +315,7 @@ impl Driver {
         state.wake_all();
         self.link.count(&mut state);
         drop(state);
+        self.link.end();
         self.link.count_end();
         self.stage = Stage::Done;
     }

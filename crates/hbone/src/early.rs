@@ -1,7 +1,8 @@
 //! What an application says while its CONNECT is unanswered (RFC 9110 section 9.3.6), for peers that take it.
 //!
 //! It saves an exchange between the proxies: the request of an application that speaks first travels with its CONNECT.
-//! At most one DATA frame of it goes ahead, so that a peer never keeps more than that for a stream it may refuse.
+//! At most one DATA frame of it goes ahead, so that a peer never keeps more than that for a stream it may refuse. A little
+//! is kept here too, to be said again where the peer has not looked at the request.
 
 use std::io;
 use std::task::{Context, Poll};
@@ -14,7 +15,10 @@ use crate::link::MAX_OUTPUT;
 use crate::scratch::Scratch;
 use crate::socket::{read_at_once, read_if_ready, reset_on_close};
 
-/// See the module. Dropped before the request has succeeded it has the application reset, if anything was taken from it:
+/// Octets that are kept until the answer: the head of most requests.
+const KEPT: usize = 4 << 10;
+
+/// See the module. It outlives an attempt that has failed. Dropped before the request has succeeded it has the application reset, if anything was taken from it:
 /// what it has said is lost.
 #[derive(Debug)]
 pub(crate) struct Early<'a> {
@@ -23,13 +27,47 @@ pub(crate) struct Early<'a> {
     room: usize,
     /// The event loop has not been asked yet.
     first: bool,
-    /// Octets were taken that nobody may ever get.
-    at_stake: bool,
+    /// Octets taken from the application.
+    taken: usize,
+    /// All of them, as long as they are few.
+    kept: Vec<u8>,
+    /// They have found their peer.
+    settled: bool,
 }
 
 impl<'a> Early<'a> {
     pub(crate) fn new(app: &'a TcpStream) -> Self {
-        Self { app, room: DATA_PAYLOAD, first: true, at_stake: false }
+        Self { app, room: DATA_PAYLOAD, first: true, taken: 0, kept: Vec::new(), settled: false }
+    }
+
+    /// Something went ahead of an answer that has not come.
+    pub(crate) fn has_said(&self) -> bool {
+        self.taken > 0
+    }
+
+    /// All of that can be said again.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.kept.len() == self.taken
+    }
+
+    /// Says it on another stream; `false` if there is no room for it.
+    pub(crate) fn say_again(&mut self, tunnel: &Tunnel) -> bool {
+        let room = tunnel.link.state.borrow().core.capacity(tunnel.cell.id);
+        if !matches!(room, Capacity::Octets(room) if room >= self.kept.len()) {
+            return false;
+        }
+        tunnel.send_early(&self.kept);
+        self.room = DATA_PAYLOAD.saturating_sub(self.kept.len());
+        true
+    }
+
+    fn keep(&mut self, said: &[u8]) {
+        if self.is_whole() && self.taken + said.len() <= KEPT {
+            self.kept.extend_from_slice(said);
+        } else {
+            self.kept = Vec::new();
+        }
+        self.taken += said.len();
     }
 
     /// Sends what the application has said by now, its end included, and registers for more.
@@ -47,7 +85,9 @@ impl<'a> Early<'a> {
                 let buffer = scratch.slots.get_mut(..wanted).unwrap_or_default();
                 let read = if at_once { read_at_once } else { read_if_ready };
                 let n = read(self.app, buffer)?;
-                tunnel.send_early(buffer.get(..n).unwrap_or_default());
+                let said = buffer.get(..n).unwrap_or_default();
+                tunnel.send_early(said);
+                self.keep(said);
                 Ok(n)
             });
             match read {
@@ -55,10 +95,7 @@ impl<'a> Early<'a> {
                     tunnel.finish();
                     self.room = 0;
                 }
-                Ok(n) => {
-                    self.at_stake = true;
-                    self.room -= n;
-                }
+                Ok(n) => self.room -= n,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
             }
@@ -83,14 +120,14 @@ impl<'a> Early<'a> {
     }
 
     /// The request has succeeded.
-    pub(crate) fn settle(mut self) {
-        self.at_stake = false;
+    pub(crate) fn settle(&mut self) {
+        self.settled = true;
     }
 }
 
 impl Drop for Early<'_> {
     fn drop(&mut self) {
-        if self.at_stake {
+        if self.has_said() && !self.settled {
             reset_on_close(self.app);
         }
     }

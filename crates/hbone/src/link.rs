@@ -8,12 +8,13 @@ mod transfer;
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use rustls_pki_types::CertificateDer;
@@ -45,7 +46,8 @@ const FEW: usize = 32;
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Link {
-    pub(crate) socket: Socket,
+    /// None once the connection has ended: whoever still holds the link holds no descriptor.
+    socket: RefCell<Option<Socket>>,
     pub(crate) local: SocketAddr,
     pub(crate) peer: SocketAddr,
     pub(crate) chain: Arc<[CertificateDer<'static>]>,
@@ -81,6 +83,23 @@ pub(crate) struct State {
     counted: Stats,
     /// What the process's [`Memory`] knows of this tunnel.
     held: u64,
+    /// Client: who wants to know of the end.
+    pub(crate) on_end: Option<OnEnd>,
+}
+
+/// Something to be called when a connection has ended.
+pub(crate) struct OnEnd(Box<dyn FnOnce()>);
+
+impl OnEnd {
+    pub(crate) fn new(call: impl FnOnce() + 'static) -> Self {
+        Self(Box::new(call))
+    }
+}
+
+impl fmt::Debug for OnEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnEnd")
+    }
 }
 
 /// Output that nobody waits for yet: it leaves with what comes next, or after a moment.
@@ -125,7 +144,42 @@ impl Link {
         if let Some(metrics) = &metrics {
             metrics.connections_opened.fetch_add(1, Ordering::Relaxed);
         }
-        Ok(Rc::new(Self { local, peer, chain, socket, metrics, memory, state: RefCell::new(state) }))
+        let (socket, state) = (RefCell::new(Some(socket)), RefCell::new(state));
+        Ok(Rc::new(Self { local, peer, chain, socket, metrics, memory, state }))
+    }
+
+    /// Does something with the socket as long as it is there.
+    pub(crate) fn with_socket<T>(&self, act: impl FnOnce(&Socket) -> io::Result<T>) -> io::Result<T> {
+        self.socket.borrow().as_ref().map_or_else(|| Err(io::ErrorKind::NotConnected.into()), act)
+    }
+
+    pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_socket(|socket| socket.poll_readable(cx))
+    }
+
+    pub(crate) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_socket(|socket| socket.poll_writable(cx))
+    }
+
+    fn poll_socket(&self, poll: impl FnOnce(&Socket) -> Poll<io::Result<()>>) -> Poll<io::Result<()>> {
+        let gone = || Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        self.socket.borrow().as_ref().map_or_else(gone, poll)
+    }
+
+    /// Sends FIN.
+    pub(crate) fn shutdown_write(&self) {
+        if let Some(socket) = &*self.socket.borrow() {
+            socket.shutdown_write();
+        }
+    }
+
+    /// The connection is over: closes its socket, and tells who wants to know.
+    pub(crate) fn end(&self) {
+        drop(self.socket.take());
+        let on_end = self.state.borrow_mut().on_end.take();
+        if let Some(OnEnd(call)) = on_end {
+            call();
+        }
     }
 
     /// Has the driver send what was put into the output, once everybody had a turn.
@@ -268,8 +322,8 @@ impl Link {
         if !state.is_blocked() {
             let written = match pieces {
                 [[], [], []] => return,
-                [one, [], []] | [[], one, []] | [[], [], one] => self.socket.write(one),
-                pieces => self.socket.write_vectored(&pieces.map(IoSlice::new)),
+                [one, [], []] | [[], one, []] | [[], [], one] => self.with_socket(|socket| socket.write(one)),
+                pieces => self.with_socket(|socket| socket.write_vectored(&pieces.map(IoSlice::new))),
             };
             match written {
                 Ok(written) => sent = written,
@@ -290,7 +344,8 @@ impl Link {
         if !state.is_blocked() {
             return true;
         }
-        match self.socket.write(state.sealed.get(state.sent..).unwrap_or_default()) {
+        let rest = state.sealed.get(state.sent..).unwrap_or_default();
+        match self.with_socket(|socket| socket.write(rest)) {
             Ok(written) => state.sent += written,
             Err(error) => state.lose_now(ConnectionEnd::Io(error.to_string(), error.kind())),
         }
@@ -364,6 +419,7 @@ impl State {
             pause: None,
             counted: Stats::default(),
             held: 0,
+            on_end: None,
         }
     }
 

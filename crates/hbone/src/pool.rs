@@ -13,10 +13,12 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::net::TcpStream;
 
+use crate::client::{Failed, Next};
+use crate::early::Early;
 use crate::{ClientConnection, ConnectRequest, OpenError, ResponseHead, Tunnel};
 
-/// Dials one request takes part in before it takes what it gets.
-const ATTEMPTS: usize = 4;
+/// Keys above which a table that is nearly empty is made smaller.
+const FEW: usize = 16;
 
 /// Why the pool had no tunnel to give. `E` is the caller's error of its own dial.
 #[derive(Debug, Error)]
@@ -34,14 +36,18 @@ pub enum PoolError<E: std::error::Error + 'static> {
 
 /// Connections by key: source identity, expected identities, address, whatever makes two requests able to share.
 ///
-/// Lives on one thread. Dropping it closes every connection with GOAWAY and close_notify.
+/// Lives on one thread. Dropping it closes every connection with GOAWAY and close_notify. Of a connection that has ended
+/// it keeps nothing.
 pub struct Pool<K, E> {
+    shared: Rc<Shared<K, E>>,
+}
+
+/// What connections tell of their end.
+struct Shared<K, E> {
     streams: u32,
     idle: Duration,
     closed: Cell<bool>,
-    entries: RefCell<HashMap<K, Entry<E>>>,
-    /// Entries after the last sweep; the next comes at twice as many.
-    swept: Cell<usize>,
+    entries: RefCell<HashMap<Rc<K>, Entry<E>>>,
 }
 
 struct Entry<E> {
@@ -57,12 +63,17 @@ impl<E> Default for Entry<E> {
     }
 }
 
+impl<E> Entry<E> {
+    /// How many streams a connection takes whose peer has not said so yet: as many as others of the key did, the newest
+    /// first.
+    fn guess(&self) -> u32 {
+        self.connections.iter().rev().find_map(ClientConnection::stream_limit).unwrap_or(u32::MAX)
+    }
+}
+
 impl<K, E> fmt::Debug for Pool<K, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pool")
-            .field("streams", &self.streams)
-            .field("keys", &self.entries.borrow().len())
-            .finish()
+        f.debug_struct("Pool").field("streams", &self.shared.streams).field("keys", &self.keys()).finish()
     }
 }
 
@@ -70,19 +81,14 @@ impl<K, E> Pool<K, E> {
     /// `streams` per connection at most (less where the peer says so); a connection without streams is released
     /// after `idle`.
     pub fn new(streams: u32, idle: Duration) -> Self {
-        Self {
-            streams: streams.max(1),
-            idle,
-            closed: Cell::new(false),
-            entries: RefCell::default(),
-            swept: Cell::new(64),
-        }
+        let (streams, closed) = (streams.max(1), Cell::new(false));
+        Self { shared: Rc::new(Shared { streams, idle, closed, entries: RefCell::default() }) }
     }
 
     /// Refuses further requests and closes every connection with GOAWAY and close_notify.
     pub fn close(&self) {
-        self.closed.set(true);
-        for entry in self.entries.take().into_values() {
+        self.shared.closed.set(true);
+        for entry in self.shared.entries.take().into_values() {
             if let Some(dial) = entry.dial.upgrade() {
                 dial.wake_all();
             }
@@ -94,12 +100,17 @@ impl<K, E> Pool<K, E> {
 
     /// Connections that may still be used.
     pub fn connections(&self) -> usize {
-        let entries = self.entries.borrow();
+        let entries = self.shared.entries.borrow();
         entries
             .values()
             .flat_map(|entry| &entry.connections)
             .filter(|connection| !connection.is_spent())
             .count()
+    }
+
+    /// Keys of which anything is kept.
+    pub fn keys(&self) -> usize {
+        self.shared.entries.borrow().len()
     }
 }
 
@@ -109,11 +120,12 @@ impl<K, E> Drop for Pool<K, E> {
     }
 }
 
-impl<K: Hash + Eq + Clone, E: std::error::Error + 'static> Pool<K, E> {
+impl<K: Hash + Eq + Clone + 'static, E: std::error::Error + 'static> Pool<K, E> {
     /// Opens a tunnel for `key` on the oldest connection that has room, else on a new one from `dial`.
     ///
     /// One dial per key is in progress at a time; requests that come meanwhile share its result, failure included.
-    /// The dial goes on as long as one of them waits, whoever began it.
+    /// The dial goes on as long as one of them waits, whoever began it. A request the peer has not looked at
+    /// (RFC 9113 section 8.7) is sent once more, on another connection.
     pub async fn open<D, F>(
         &self,
         key: &K,
@@ -153,40 +165,92 @@ impl<K: Hash + Eq + Clone, E: std::error::Error + 'static> Pool<K, E> {
         D: Fn() -> F,
         F: Future<Output = Result<ClientConnection, E>> + 'static,
     {
-        let mut last = None;
-        for _ in 0..ATTEMPTS {
-            if self.closed.get() {
+        let pool = &self.shared;
+        let mut early = app.map(Early::new);
+        let mut refused: Option<Refused> = None;
+        loop {
+            if pool.closed.get() {
                 return Err(PoolError::Draining);
             }
-            if let Some(connection) = self.pick(key) {
-                // Takes its place on the connection in its first step, before anybody else can.
-                return connection.open_with(request, app).await.map_err(PoolError::Open);
-            }
-            let wait = DialWait(self.join_dial(key, &dial));
-            let result =
-                poll_fn(|cx| if self.closed.get() { Poll::Ready(None) } else { wait.0.poll(cx).map(Some) });
-            match result.await {
-                None => return Err(PoolError::Draining),
-                Some(Err(error)) => return Err(PoolError::Dial(error)),
-                Some(Ok(connection)) => {
-                    self.admit(key, &connection);
-                    last = Some(connection);
+            // Takes its place on the connection in its first step, before anybody else can.
+            let connection = match pool.pick(key, refused.as_ref()) {
+                Some(connection) => connection,
+                None => match pool.dialled(key, &dial).await? {
+                    Fresh::ForSome => continue,
+                    Fresh::ForNobody(connection) => connection,
+                },
+            };
+            let until = connection.patience();
+            let Failed { error, next } = match connection.attempt(&request, early.as_mut(), until).await {
+                Ok(opened) => return Ok(opened),
+                Err(failed) => failed,
+            };
+            match (next, refused) {
+                // Where there is room is known now.
+                (Next::Room, before) if !connection.is_spent() => refused = before,
+                (Next::Room | Next::Another, None) if early.as_ref().is_none_or(Early::is_whole) => {
+                    tracing::debug!(peer = %connection.peer_addr(), %error, "request goes to another connection");
+                    refused = Some(Refused { connection, error });
                 }
+                (Next::Silence, Some(before)) => return Err(PoolError::Open(before.error)),
+                _ => return Err(PoolError::Open(error)),
             }
-        }
-        // Connections come up but never have room: the peer's limit is for the connection to wait for.
-        match last {
-            Some(connection) => connection.open_with(request, app).await.map_err(PoolError::Open),
-            None => Err(PoolError::Draining),
         }
     }
+}
 
-    /// The oldest connection with room. Those that are spent leave the pool; their tunnels go on.
-    fn pick(&self, key: &K) -> Option<ClientConnection> {
+/// What has become of a request's first attempt.
+struct Refused {
+    /// Not to be asked again.
+    connection: ClientConnection,
+    error: OpenError,
+}
+
+/// For whom a new connection is.
+enum Fresh {
+    /// For those who waited, as far as they find room.
+    ForSome,
+    /// It has room for nobody: whoever waited for it goes on to wait there. Further ones would be no better.
+    ForNobody(ClientConnection),
+}
+
+impl<K: Hash + Eq + Clone + 'static, E: std::error::Error + 'static> Shared<K, E> {
+    /// The oldest connection with room; the newest, if its peer allows no streams at all: it waits for room there. Those
+    /// that are spent leave the pool; their tunnels go on.
+    fn pick(&self, key: &K, refused: Option<&Refused>) -> Option<ClientConnection> {
         let mut entries = self.entries.borrow_mut();
         let entry = entries.get_mut(key)?;
         entry.connections.retain(|connection| !connection.is_spent());
-        entry.connections.iter().find(|connection| connection.has_room(self.streams)).cloned()
+        let has_room = |connection: &&ClientConnection| {
+            connection.has_room(self.streams)
+                && (connection.stream_limit().is_some() || connection.has_room(entry.guess()))
+                && refused.is_none_or(|refused| !refused.connection.is_same(connection))
+        };
+        let with_room = entry.connections.iter().find(has_room);
+        let barred = || entry.connections.last().filter(|connection| connection.stream_limit() == Some(0));
+        with_room.or_else(barred).cloned()
+    }
+
+    /// Waits for the dial in progress, or for a new one.
+    async fn dialled<D, F>(self: &Rc<Self>, key: &K, dial: &D) -> Result<Fresh, PoolError<E>>
+    where
+        D: Fn() -> F,
+        F: Future<Output = Result<ClientConnection, E>> + 'static,
+    {
+        let wait = DialWait { pool: self, key, dial: self.join_dial(key, dial) };
+        let result = poll_fn(|cx| {
+            if self.closed.get() {
+                return Poll::Ready(Err(PoolError::Draining));
+            }
+            wait.dial.poll(cx).map(|dialled| dialled.map_err(PoolError::Dial))
+        });
+        let connection = result.await?;
+        let is_for_some = match wait.dial.is_for_some.get() {
+            Some(known) => known,
+            None => self.admit(key, &connection),
+        };
+        wait.dial.is_for_some.set(Some(is_for_some));
+        Ok(if is_for_some { Fresh::ForSome } else { Fresh::ForNobody(connection) })
     }
 
     fn join_dial<D, F>(&self, key: &K, dial: &D) -> Rc<SharedDial<E>>
@@ -194,38 +258,63 @@ impl<K: Hash + Eq + Clone, E: std::error::Error + 'static> Pool<K, E> {
         D: Fn() -> F,
         F: Future<Output = Result<ClientConnection, E>> + 'static,
     {
-        self.sweep();
         let mut entries = self.entries.borrow_mut();
-        let entry = entries.entry(key.clone()).or_default();
-        if let Some(shared) = entry.dial.upgrade().filter(|shared| !shared.is_done()) {
+        if !entries.contains_key(key) {
+            entries.insert(Rc::new(key.clone()), Entry::default());
+        }
+        let entry = entries.get_mut(key);
+        let running = entry.as_ref().and_then(|entry| entry.dial.upgrade());
+        if let Some(shared) = running.filter(|shared| !shared.is_done()) {
             return shared;
         }
         let shared = Rc::new(SharedDial::new(Box::pin(dial())));
-        entry.dial = Rc::downgrade(&shared);
+        if let Some(entry) = entry {
+            entry.dial = Rc::downgrade(&shared);
+        }
         shared
     }
 
-    /// Takes up a new connection, once, however many waited for it.
-    fn admit(&self, key: &K, connection: &ClientConnection) {
+    /// Takes up a new connection; says whether it has room for anybody.
+    fn admit(self: &Rc<Self>, key: &K, connection: &ClientConnection) -> bool {
         let mut entries = self.entries.borrow_mut();
-        let entry = entries.entry(key.clone()).or_default();
-        if !connection.is_spent() && !entry.connections.iter().any(|known| known.is_same(connection)) {
-            connection.close_when_idle(self.idle);
-            entry.connections.push(connection.clone());
+        let Some((key, _)) = entries.get_key_value(key) else { return false };
+        let (key, pool) = (Rc::clone(key), Rc::downgrade(self));
+        let Some(entry) = entries.get_mut(&key) else { return false };
+        if connection.is_spent() {
+            return false;
         }
+        connection.close_when_idle(self.idle);
+        connection.on_end(move || {
+            if let Some(pool) = pool.upgrade() {
+                pool.let_go(&key);
+            }
+        });
+        let has_room = connection.has_room(self.streams.min(entry.guess()));
+        entry.connections.push(connection.clone());
+        has_room
     }
 
-    /// Drops entries of which nothing is left, each time their number has doubled.
-    fn sweep(&self) {
-        let mut entries = self.entries.borrow_mut();
-        if entries.len() < self.swept.get() * 2 {
-            return;
+    /// Nobody wants the result of a dial any more.
+    fn dial_is_over(&self, key: &K, dial: &Rc<SharedDial<E>>) {
+        if let Some(entry) = self.entries.borrow_mut().get_mut(key)
+            && entry.dial.as_ptr() == Rc::as_ptr(dial)
+        {
+            entry.dial = Weak::new();
         }
-        entries.retain(|_, entry| {
-            entry.connections.retain(|connection| !connection.is_spent());
-            !entry.connections.is_empty() || entry.dial.strong_count() > 0
-        });
-        self.swept.set(entries.len().max(64));
+        self.let_go(key);
+    }
+
+    /// Keeps nothing of connections that have ended, nor of a key that nobody asks for.
+    fn let_go(&self, key: &K) {
+        let mut entries = self.entries.borrow_mut();
+        let Some(entry) = entries.get_mut(key) else { return };
+        entry.connections.retain(|connection| connection.ended().is_none());
+        if entry.connections.is_empty() && entry.dial.strong_count() == 0 {
+            entries.remove(key);
+        }
+        if entries.capacity() > 4 * entries.len().max(FEW) {
+            entries.shrink_to_fit();
+        }
     }
 }
 
@@ -235,15 +324,24 @@ type Dial<E> = Pin<Box<dyn Future<Output = Result<ClientConnection, E>>>>;
 struct SharedDial<E> {
     state: RefCell<DialState<E>>,
     waiting: RefCell<Vec<Waker>>,
+    /// Of the connection that came of it, once it is in the pool.
+    is_for_some: Cell<Option<bool>>,
 }
 
 /// One request's part in a dial. The dial knows only the request that drove it last: when one leaves, the others
-/// take over.
-struct DialWait<E>(Rc<SharedDial<E>>);
+/// take over; with the last one it ends.
+struct DialWait<'a, K: Hash + Eq + Clone + 'static, E: std::error::Error + 'static> {
+    pool: &'a Shared<K, E>,
+    key: &'a K,
+    dial: Rc<SharedDial<E>>,
+}
 
-impl<E> Drop for DialWait<E> {
+impl<K: Hash + Eq + Clone + 'static, E: std::error::Error + 'static> Drop for DialWait<'_, K, E> {
     fn drop(&mut self) {
-        self.0.wake_all();
+        self.dial.wake_all();
+        if Rc::strong_count(&self.dial) == 1 {
+            self.pool.dial_is_over(self.key, &self.dial);
+        }
     }
 }
 
@@ -254,7 +352,11 @@ enum DialState<E> {
 
 impl<E> SharedDial<E> {
     fn new(dial: Dial<E>) -> Self {
-        Self { state: RefCell::new(DialState::Running(dial)), waiting: RefCell::default() }
+        Self {
+            state: RefCell::new(DialState::Running(dial)),
+            waiting: RefCell::default(),
+            is_for_some: Cell::new(None),
+        }
     }
 
     fn is_done(&self) -> bool {

@@ -8,8 +8,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use culvert_hbone::{
-    ClientConnection, ConnectError, ConnectRequest, ConnectionEnd, Pool, PoolError, ServerConnection,
-    Settings, Tunnel, client, server,
+    ClientConnection, ConnectError, ConnectRequest, ConnectionEnd, OpenError, Pool, PoolError,
+    ServerConnection, Settings, Tunnel, client, server,
 };
 use support::{Tls, eventually, run, spawn, tls};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -21,6 +21,8 @@ struct Echo {
     address: std::net::SocketAddr,
     tls: Tls,
     settings: Settings,
+    /// Those of whom it is dialled by.
+    near: Settings,
     connections: RefCell<Vec<Rc<ServerConnection>>>,
     /// How the connections that are over ended.
     ends: RefCell<Vec<ConnectionEnd>>,
@@ -29,11 +31,16 @@ struct Echo {
 
 impl Echo {
     async fn start(settings: Settings) -> Rc<Self> {
+        Self::start_for(settings, Settings::default()).await
+    }
+
+    async fn start_for(settings: Settings, near: Settings) -> Rc<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let echo = Rc::new(Self {
             address: listener.local_addr().unwrap(),
             tls: tls(),
             settings,
+            near,
             connections: RefCell::default(),
             ends: RefCell::default(),
             dials: Cell::default(),
@@ -66,7 +73,7 @@ impl Echo {
         async move {
             this.dials.set(this.dials.get() + 1);
             let tcp = TcpStream::connect(this.address).await.map_err(ConnectError::Io)?;
-            client::connect(tcp, this.tls.client.clone(), &Settings::default()).await
+            client::connect(tcp, this.tls.client.clone(), &this.near).await
         }
     }
 
@@ -179,6 +186,65 @@ fn a_limit_of_one_gives_one_connection_per_stream() {
             tunnels.push(tunnel);
         }
         assert_eq!(echo.dials.get(), 5);
+    });
+}
+
+/// That many requests for one key at once, all of which stay open.
+async fn burst(echo: &Rc<Echo>, pool: &Rc<Pool<u32, ConnectError>>, n: usize) -> Vec<Tunnel> {
+    let open = || {
+        let (echo, pool) = (echo.clone(), pool.clone());
+        spawn(async move { echo.open(&pool, 1).await })
+    };
+    let opening: Vec<_> = (0..n).map(|_| open()).collect();
+    let mut tunnels = Vec::new();
+    for one in opening {
+        tunnels.push(one.await.unwrap());
+    }
+    tunnels
+}
+
+// A-PO-06, A-PO-04: whoever finds no room dials, and those behind share what is dialled.
+#[test]
+fn a_burst_gets_the_connections_it_needs_and_no_more() {
+    run(async {
+        for (limit, n, dials) in [(1, 9, 9), (2, 9, 5), (100, 550, 6)] {
+            let echo = Echo::start(Settings { server_streams: 400, ..Settings::default() }).await;
+            let pool = Rc::new(Pool::new(limit, LONG));
+            let mut tunnels = burst(&echo, &pool, n).await;
+            assert_eq!(echo.dials.get(), dials, "{n} requests, {limit} to a connection");
+            echo_once(tunnels.last_mut().unwrap()).await;
+        }
+    });
+}
+
+// 4.4: the first connection is filled before the peer has said what it takes. Those it refuses need not wait for it.
+#[test]
+fn a_burst_above_the_peers_limit_gets_the_connections_it_needs_and_no_more() {
+    run(async {
+        let echo = Echo::start(Settings { server_streams: 2, ..Settings::default() }).await;
+        let pool = Rc::new(Pool::new(100, LONG));
+        let mut tunnels = burst(&echo, &pool, 9).await;
+        assert_eq!(echo.dials.get(), 5);
+        for tunnel in &mut tunnels {
+            echo_once(tunnel).await;
+        }
+    });
+}
+
+#[test]
+fn a_peer_that_allows_no_streams_is_not_dialled_again() {
+    run(async {
+        let near = Settings { answer_timeout: Duration::from_millis(50), ..Settings::default() };
+        let echo = Echo::start_for(Settings { server_streams: 0, ..Settings::default() }, near).await;
+        let pool = Pool::<u32, ConnectError>::new(100, LONG);
+        for _ in 0..3 {
+            let open = || pool.open(&1, || echo.dial(), ConnectRequest::default());
+            let both = tokio::join!(open(), open());
+            for opened in [both.0, both.1] {
+                assert!(matches!(opened, Err(PoolError::Open(OpenError::AnswerTimeout(_)))), "{opened:?}");
+            }
+        }
+        assert_eq!(echo.dials.get(), 1);
     });
 }
 
@@ -307,5 +373,65 @@ fn a_closed_pool_refuses() {
         assert_eq!(refused.to_string(), "pool draining");
         let mut one = [0; 1];
         assert!(tunnel.read(&mut one).await.is_err());
+    });
+}
+
+/// The inode of the socket with this local address.
+fn inode(local: std::net::SocketAddr) -> String {
+    let port = format!("0100007F:{:04X}", local.port());
+    let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
+    let mut lines = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let socket = lines.find(|fields| fields.get(1) == Some(&port.as_str())).unwrap();
+    format!("socket:[{}]", socket[9])
+}
+
+/// Whether this process has a descriptor of it.
+fn has_descriptor(inode: &str) -> bool {
+    let descriptors = std::fs::read_dir("/proc/self/fd").unwrap();
+    descriptors.filter_map(|entry| entry.unwrap().path().read_link().ok()).any(|to| to.as_os_str() == inode)
+}
+
+// Whoever still holds a tunnel, and whether or not anybody asks for the key again.
+#[test]
+fn a_connection_that_has_ended_keeps_no_descriptor_and_no_place() {
+    run(async {
+        let echo = Echo::start(Settings::default()).await;
+        let pool = Pool::new(100, LONG);
+        let tunnels = [echo.open(&pool, 1).await, echo.open(&pool, 2).await, echo.open(&pool, 2).await];
+        let sockets = [inode(tunnels[0].local_addr()), inode(tunnels[1].local_addr())];
+        assert_eq!((echo.dials.get(), pool.keys()), (2, 2));
+        assert!(sockets.iter().all(|inode| has_descriptor(inode)));
+        for connection in &*echo.connections.borrow() {
+            connection.close();
+        }
+        eventually("no key is left", || pool.keys() == 0).await;
+        eventually("no descriptor is left", || !sockets.iter().any(|inode| has_descriptor(inode))).await;
+        drop(tunnels);
+    });
+}
+
+#[test]
+fn idle_connections_leave_nothing_in_the_pool() {
+    run(async {
+        let echo = Echo::start(Settings::default()).await;
+        let pool = Pool::new(100, Duration::from_millis(20));
+        for key in 0..40 {
+            finish(echo.open(&pool, key).await).await;
+        }
+        eventually("nothing is left", || pool.keys() == 0).await;
+    });
+}
+
+#[test]
+fn dials_that_fail_or_are_given_up_leave_nothing_in_the_pool() {
+    run(async {
+        let pool = Pool::<u32, ConnectError>::new(100, LONG);
+        let fails = || async { Err::<ClientConnection, _>(ConnectError::Timeout(LONG)) };
+        assert!(pool.open(&1, fails, ConnectRequest::default()).await.is_err());
+        assert_eq!(pool.keys(), 0);
+        let never = std::future::pending::<Result<ClientConnection, ConnectError>>;
+        let given_up = pool.open(&1, never, ConnectRequest::default());
+        assert!(tokio::time::timeout(Duration::from_millis(1), given_up).await.is_err());
+        assert_eq!(pool.keys(), 0);
     });
 }

@@ -67,7 +67,7 @@ impl Link {
             return Err(ExportError::Ended(end.clone()));
         }
         let Records::Own(session) = &state.records else { return Err(ExportError::ForeignRecords) };
-        let tcp = self.socket.duplicate().map_err(ExportError::Io)?;
+        let tcp = self.with_socket(Socket::duplicate).map_err(ExportError::Io)?;
         let mut to = Writer::new(now());
         to.raw(MAGIC);
         VERSION.put(&mut to);

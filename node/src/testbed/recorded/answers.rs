@@ -67,14 +67,17 @@ fn the_body_of_a_refusal_is_not_waited_for() {
     });
 }
 
+// On purpose otherwise: what was refused unprocessed (RFC 9113 section 8.7) is asked once more, on another connection.
 #[test]
-fn a_reset_instead_of_an_answer_is_not_asked_again() {
+fn a_reset_instead_of_an_answer_is_not_asked_again_unless_it_is_a_refusal() {
     sandboxed(|mut sandbox| {
         run(async {
             let (lab, peer) = lab(&mut sandbox).await;
             lab.replay("CL-17", async |recording| {
-                let mut told = json!({});
+                let (mut told, mut further) = (json!({}), 0);
                 for name in recording.observed.as_object().unwrap().keys() {
+                    let times = if name == "REFUSED_STREAM" { 2 } else { 1 };
+                    further = further.max(times - 1);
                     let code = CODES.iter().position(|code| code == name).unwrap();
                     peer.answers(Way::Refuse(u32::try_from(code).unwrap()));
                     let before = peer.n_requests();
@@ -82,8 +85,8 @@ fn a_reset_instead_of_an_answer_is_not_asked_again() {
                     told[name] = json!({
                         "app_end": closed(end),
                         "second": closed(second),
-                        "requests": peer.n_requests() - before,
-                        "tcp_connections": peer.seen(|_| ()).len(),
+                        "requests": (peer.n_requests() - before) / times,
+                        "tcp_connections": peer.seen(|_| ()).len() - further,
                     });
                 }
                 told
