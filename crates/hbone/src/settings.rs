@@ -106,7 +106,8 @@ pub struct Budgets {
     pub idle_frames: Budget,
     /// CONTINUATION frames of one header block.
     pub continuations: u32,
-    /// Encoded bytes of one header block, whatever it decodes to.
+    /// Encoded bytes of one header block, whatever it decodes to. What is longer than one frame may be cannot be
+    /// refused by itself: the peer's table is lost with it, and so is the connection.
     pub header_block: u32,
     /// Octets that the streams of one tunnel may hold, or have been promised, together.
     pub tunnel_memory: u64,
@@ -208,7 +209,7 @@ impl Default for Budgets {
             stale_frames: generous,
             idle_frames: generous,
             continuations: 64,
-            header_block: 256 << 10,
+            header_block: 1 << 20,
             tunnel_memory: 96 << 20,
         }
     }

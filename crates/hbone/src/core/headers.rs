@@ -2,12 +2,32 @@
 
 use std::time::Instant;
 
-use super::frame::{self, Head, flag};
+use super::frame::{self, Head, flag, kind};
 use super::receive::{Fatal, Outcome};
 use super::{Action, Core, Drain, OpenBlock, Over, Role, fields, hpack};
 use crate::{ErrorCode, Limit};
 
 impl Core {
+    /// HEADERS or CONTINUATION begin: what is no part of a block, or of one that is too large, is not collected.
+    pub(super) fn block_start(&mut self, head: Head) -> Outcome {
+        let before = match (&self.open_block, head.kind) {
+            (None, kind::HEADERS) => 0,
+            (Some(open), kind::CONTINUATION) if open.stream == head.stream => open.block.len(),
+            (Some(_), kind::HEADERS) => {
+                return Err(Fatal(ErrorCode::PROTOCOL_ERROR, "frame inside a header block"));
+            }
+            _ => return Err(Fatal(ErrorCode::PROTOCOL_ERROR, "CONTINUATION without a header block")),
+        };
+        let is_allowed = match self.role {
+            Role::Server => !head.stream.is_multiple_of(2),
+            Role::Client => !self.is_idle(head.stream),
+        };
+        if !is_allowed {
+            return Err(Fatal(ErrorCode::PROTOCOL_ERROR, "HEADERS on a stream the peer must not use"));
+        }
+        self.block_limit(before + head.length)
+    }
+
     pub(super) fn headers(
         &mut self,
         now: Instant,
@@ -15,12 +35,6 @@ impl Core {
         payload: &[u8],
         actions: &mut Vec<Action<'_>>,
     ) -> Outcome {
-        let bad = Fatal(ErrorCode::PROTOCOL_ERROR, "HEADERS on a stream the peer must not use");
-        match self.role {
-            Role::Server if head.stream.is_multiple_of(2) => return Err(bad),
-            Role::Client if self.is_idle(head.stream) => return Err(bad),
-            _ => {}
-        }
         let mut block = payload;
         if head.has(flag::PADDED) {
             let (padding, rest) = block
@@ -37,10 +51,8 @@ impl Core {
         }
         let end_stream = head.has(flag::END_STREAM);
         if head.has(flag::END_HEADERS) {
-            self.block_limit(block.len())?;
             return self.header_block(now, head.stream, end_stream, block, actions);
         }
-        self.block_limit(block.len())?;
         self.open_block =
             Some(OpenBlock { stream: head.stream, end_stream, block: block.to_vec(), continuations: 0 });
         Ok(())
@@ -53,7 +65,7 @@ impl Core {
         payload: &[u8],
         actions: &mut Vec<Action<'_>>,
     ) -> Outcome {
-        let Some(mut open) = self.open_block.take().filter(|open| open.stream == head.stream) else {
+        let Some(mut open) = self.open_block.take() else {
             return Err(Fatal(ErrorCode::PROTOCOL_ERROR, "CONTINUATION without a header block"));
         };
         open.continuations += 1;
@@ -62,7 +74,6 @@ impl Core {
             self.note_excess(Limit::Continuations);
             return Err(Fatal(ErrorCode::ENHANCE_YOUR_CALM, "too many CONTINUATION frames"));
         }
-        self.block_limit(open.block.len() + payload.len())?;
         open.block.extend_from_slice(payload);
         if head.has(flag::END_HEADERS) {
             return self.header_block(now, open.stream, open.end_stream, &open.block, actions);
@@ -71,6 +82,8 @@ impl Core {
         Ok(())
     }
 
+    /// A block is read as far as one frame may go. What is longer cannot be decoded, and no other frame can come before
+    /// it ends: there is nobody to spare.
     fn block_limit(&mut self, length: usize) -> Outcome {
         if u32::try_from(length).is_ok_and(|length| length <= self.settings.budgets.header_block) {
             return Ok(());

@@ -1,14 +1,20 @@
-//! Cuts received bytes into frames. DATA payload is passed on as it lies in the caller's buffer; other frames are
-//! put together first where they arrive in pieces.
+//! Cuts received bytes into frames. DATA payload is passed on as it lies in the caller's buffer. Of other frames that
+//! arrive in pieces as much is put together as their kind can use, and the rest is read over: what is too long or too
+//! short, or means nothing to us, is judged by its head.
 
 use super::frame::{HEADER, Head, PREFACE, flag, kind};
 use crate::live::codec::portable;
 
+/// A SETTINGS frame longer than this is not read. There are a handful of settings, at six octets each.
+pub(super) const MAX_SETTINGS: usize = 16 << 10;
+
 /// What the next bytes are.
 #[derive(Debug)]
 pub(crate) enum Piece<'i> {
-    /// A frame other than DATA, whole.
+    /// A frame other than DATA, with what [`of_use`] of its payload.
     Frame(Head, Payload<'i>),
+    /// HEADERS or CONTINUATION begin: none of their payload has been collected.
+    BlockStart(Head),
     /// A DATA frame begins. The length in the head counts padding.
     DataStart(Head),
     /// Payload of the DATA frame, `padding` octets (with their length octet) to be credited, not delivered.
@@ -52,8 +58,10 @@ enum Stage {
     /// Octets of the preface seen.
     Preface(usize),
     Head,
-    /// Collecting the payload of a frame other than DATA.
+    /// Collecting the payload of a frame other than DATA, as far as it is of use.
     Payload(Head),
+    /// Octets of payload without use still to come.
+    Skip(usize),
     /// The pad length octet of a DATA frame comes next.
     PadLength(Head),
     /// Octets of payload and of padding still to come.
@@ -82,6 +90,7 @@ portable!(enum Stage {
     2 => Payload(head),
     3 => PadLength(head),
     4 => Data { head, left, padding, padding_credit },
+    5 => Skip(left),
 });
 portable!(struct Reader { stage, partial, max_frame, first });
 
@@ -93,7 +102,8 @@ impl Reader {
             && match self.stage {
                 Stage::Preface(seen) => seen < PREFACE.len() && partial == 0,
                 Stage::Head => partial < HEADER,
-                Stage::Payload(head) => head.length <= max_frame && partial <= head.length,
+                Stage::Payload(head) => head.length <= max_frame && partial <= of_use(head),
+                Stage::Skip(left) => left <= max_frame && partial == 0,
                 Stage::PadLength(head) => (1..=max_frame).contains(&head.length) && partial == 0,
                 Stage::Data { left, padding, padding_credit, .. } => {
                     left <= max_frame && padding <= 255 && padding_credit <= 256 && partial == 0
@@ -137,6 +147,10 @@ impl Reader {
                     if head.length > self.max_frame {
                         return Err(Malformed::TooLong);
                     }
+                    if matches!(head.kind, kind::HEADERS | kind::CONTINUATION) {
+                        self.stage = Stage::Payload(head);
+                        return Ok(Some(Piece::BlockStart(head)));
+                    }
                     if head.kind != kind::DATA {
                         self.stage = Stage::Payload(head);
                         continue;
@@ -149,9 +163,21 @@ impl Reader {
                     return Ok(Some(Piece::DataStart(head)));
                 }
                 Stage::Payload(head) => {
-                    let Some(payload) = self.collect(bytes, head.length) else { return Ok(None) };
-                    self.stage = Stage::Head;
+                    let useful = of_use(head);
+                    let Some(payload) = self.collect(bytes, useful) else { return Ok(None) };
+                    self.stage = match head.length - useful {
+                        0 => Stage::Head,
+                        left => Stage::Skip(left),
+                    };
                     return Ok(Some(Piece::Frame(head, payload)));
+                }
+                Stage::Skip(left) => {
+                    let left = left - take(bytes, left).len();
+                    if left > 0 {
+                        self.stage = Stage::Skip(left);
+                        return Ok(None);
+                    }
+                    self.stage = Stage::Head;
                 }
                 Stage::PadLength(head) => {
                     let [padding] = take(bytes, 1) else { return Ok(None) };
@@ -203,9 +229,32 @@ impl Reader {
         if self.partial.is_empty() && bytes.len() >= length {
             return Some(Payload::Borrowed(take(bytes, length)));
         }
-        self.partial.extend_from_slice(take(bytes, length - self.partial.len()));
+        let part = take(bytes, length - self.partial.len());
+        let together = self.partial.len() + part.len();
+        if together > self.partial.capacity() {
+            // Grows as a vector does, but never beyond the frame.
+            self.partial.reserve_exact((together * 2).min(length) - self.partial.len());
+        }
+        self.partial.extend_from_slice(part);
         (self.partial.len() == length).then(|| Payload::Owned(std::mem::take(&mut self.partial)))
     }
+}
+
+/// How much of a frame's payload its kind can use. The rest is none, or makes the frame a fault: neither is collected.
+pub(super) fn of_use(head: Head) -> usize {
+    match head.kind {
+        kind::HEADERS | kind::CONTINUATION => head.length,
+        kind::PING if head.length == 8 => 8,
+        kind::RST_STREAM | kind::WINDOW_UPDATE if head.length == 4 => 4,
+        kind::SETTINGS if !head.has(flag::ACK) && is_settings(head.length) => head.length,
+        // What follows is for people.
+        kind::GOAWAY if head.length >= 8 => 8,
+        _ => 0,
+    }
+}
+
+fn is_settings(length: usize) -> bool {
+    length <= MAX_SETTINGS && length.is_multiple_of(6)
 }
 
 /// Up to `count` bytes off the front.

@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use super::frame::{self, DEFAULT_MAX_FRAME, Head, MAX_31, flag, kind, setting};
-use super::reader::{Malformed, Piece};
+use super::reader::{MAX_SETTINGS, Malformed, Piece};
 use super::{Action, Core, DRAIN, Drain, Over, RTT, Role, StreamFault, hpack};
 use crate::{ErrorCode, Limit};
 
@@ -45,6 +45,7 @@ impl Core {
     fn piece<'i>(&mut self, now: Instant, piece: Piece<'i>, actions: &mut Vec<Action<'i>>) -> Outcome {
         match piece {
             Piece::DataStart(head) => self.data_start(now, head, actions),
+            Piece::BlockStart(head) => self.block_start(head),
             Piece::Data { stream, bytes, padding, finished, end_stream } => {
                 self.data_payload(stream, bytes, padding, actions);
                 if finished && end_stream {
@@ -166,21 +167,26 @@ impl Core {
         if head.stream != 0 {
             return Err(Fatal(ErrorCode::PROTOCOL_ERROR, "SETTINGS on a stream"));
         }
-        let weight = 1 + u32::try_from(payload.len() / SETTINGS_UNIT).unwrap_or(u32::MAX);
+        let weight = 1 + u32::try_from(head.length / SETTINGS_UNIT).unwrap_or(u32::MAX);
         if !self.buckets.settings.take_some(weight, self.settings.budgets.settings, now) {
             self.shed(Limit::Settings, actions);
         }
         if head.has(flag::ACK) {
-            if !payload.is_empty() {
+            if head.length > 0 {
                 return Err(Fatal(ErrorCode::FRAME_SIZE_ERROR, "SETTINGS ack with payload"));
             }
             self.acknowledged();
             return Ok(());
         }
-        let (values, rest) = payload.as_chunks::<6>();
-        if !rest.is_empty() {
+        if !head.length.is_multiple_of(6) {
             return Err(Fatal(ErrorCode::FRAME_SIZE_ERROR, "SETTINGS of odd length"));
         }
+        if head.length > MAX_SETTINGS {
+            // What is not read is not in force, and no other frame can come before it ends.
+            self.note_excess(Limit::Settings);
+            return Err(Fatal(ErrorCode::ENHANCE_YOUR_CALM, "too many SETTINGS in one frame"));
+        }
+        let (values, _) = payload.as_chunks::<6>();
         let before = (self.peer.initial_window, self.peer.max_streams);
         for [i0, i1, v0, v1, v2, v3] in values {
             let value = u32::from_be_bytes([*v0, *v1, *v2, *v3]);

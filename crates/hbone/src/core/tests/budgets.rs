@@ -275,8 +275,9 @@ fn header_blocks_that_do_not_end_cut_the_connection() {
     assert_eq!(did, ["GOAWAY 3 ENHANCE_YOUR_CALM"]);
     assert_eq!(counted(&mut script, Limit::Continuations), 1);
     let mut script = ready();
-    script.send(&raw(kind::HEADERS, 0, 5, &[0; 200_000]));
-    let did = script.send(&raw(kind::CONTINUATION, 0, 5, &[0; 100_000]));
+    script.send(&raw(kind::HEADERS, 0, 5, &[0; 1_000_000]));
+    // Judged by its head.
+    let did = script.send(&frame::head(100_000, kind::CONTINUATION, flag::END_HEADERS, 5));
     assert_eq!(did.frames, ["GOAWAY 3 ENHANCE_YOUR_CALM"]);
     assert_eq!(counted(&mut script, Limit::HeaderBlock), 1);
 }
@@ -314,6 +315,56 @@ fn budgets_come_back() {
     for _ in 0..30 {
         assert_eq!(script.send(&raw(kind::PING, 0, 0, &[0; 8])).frames.len(), 1);
         script.now += Duration::from_secs(1);
+    }
+}
+
+/// What a frame's kind cannot use is not collected, and not waited for.
+#[test]
+fn frames_are_judged_by_their_heads() {
+    const MOST: usize = 1 << 20;
+    for (kind, flags, stream, length, code) in [
+        (kind::PING, 0, 0, MOST, "FRAME_SIZE_ERROR"),
+        (kind::PING, 0, 0, 9, "FRAME_SIZE_ERROR"),
+        (kind::WINDOW_UPDATE, 0, 1, MOST, "FRAME_SIZE_ERROR"),
+        (kind::WINDOW_UPDATE, 0, 0, 5, "FRAME_SIZE_ERROR"),
+        (kind::RST_STREAM, 0, 1, MOST, "FRAME_SIZE_ERROR"),
+        (kind::SETTINGS, 0, 0, 100_001, "FRAME_SIZE_ERROR"),
+        (kind::SETTINGS, flag::ACK, 0, 6, "FRAME_SIZE_ERROR"),
+        (kind::SETTINGS, 0, 0, 6 * 100_000, "ENHANCE_YOUR_CALM"),
+        (kind::PUSH_PROMISE, 0, 1, MOST, "PROTOCOL_ERROR"),
+        (kind::CONTINUATION, 0, 1, MOST, "PROTOCOL_ERROR"),
+        (kind::HEADERS, 0, 2, MOST, "PROTOCOL_ERROR"),
+    ] {
+        let mut script = ready();
+        let did = script.send(&frame::head(length, kind, flags, stream));
+        assert_eq!(did.frames, [format!("GOAWAY 3 {code}")], "kind {kind} of {length} octets");
+        assert_eq!(counted(&mut script, Limit::Settings) > 0, code == "ENHANCE_YOUR_CALM");
+    }
+    // Inside a header block.
+    let mut script = ready();
+    script.send(&raw(kind::HEADERS, 0, 5, &[]));
+    assert_eq!(script.send(&frame::head(MOST, 0x42, 0, 0)).frames, ["GOAWAY 3 PROTOCOL_ERROR"]);
+}
+
+#[test]
+fn what_is_of_no_use_is_read_over() {
+    const MOST: usize = 1 << 20;
+    let rest = vec![0; MOST];
+    for (head, useful, said, told) in [
+        (frame::head(MOST, 0x42, 0, 1), &[][..], "", ""),
+        (frame::head(MOST, kind::PRIORITY, 0, 3), &[], "RST_STREAM 3 FRAME_SIZE_ERROR", "broken 3"),
+        (frame::head(MOST, kind::GOAWAY, 0, 0), &[0; 8], "", "going away"),
+    ] {
+        let mut script = ready();
+        let did = script.send(&[&head[..], useful].concat());
+        assert!(did.frames.concat() == said && did.actions.concat().starts_with(told), "at once: {did:?}");
+        assert_eq!(told.is_empty(), did.actions.is_empty());
+        assert_eq!(script.core.held(), 0);
+        let (most, last) = rest[useful.len()..].split_at(900_000);
+        assert_eq!(script.send(most), Did::default());
+        assert_eq!(script.core.held(), 0, "nothing of it is kept");
+        assert_eq!(script.send(last), Did::default());
+        innocent_goes_on(&mut script);
     }
 }
 
