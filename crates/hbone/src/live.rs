@@ -17,7 +17,8 @@
 //! | since when there is no stream, and after how long that ends the connection | |
 //! | streams as their owners know them: id, request that waits for its answer, answer that nobody took, whether an answer is awaited, octets sent ahead of it, octets not yet taken, end, how it was broken | `link/transfer.rs` |
 //!
-//! A version is read by the program that writes it and by no other: a change of any part takes the next number.
+//! A version is read by the program that writes it and by no other: a change of any part takes the next number, as
+//! `core/portable/format.rs` sees to.
 
 pub(crate) mod codec;
 
@@ -30,7 +31,7 @@ use zeroize::Zeroizing;
 use crate::{ClientConnection, ConnectionEnd, OpenError, ResponseHead, ServerConnection, Tunnel, client};
 
 /// Version of the format.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 
 /// What every exported tunnel begins with.
 pub(crate) const MAGIC: &[u8; 4] = b"CVLT";

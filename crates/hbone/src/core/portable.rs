@@ -259,4 +259,6 @@ impl Core {
 }
 
 #[cfg(test)]
+mod format;
+#[cfg(test)]
 mod tests;
