@@ -49,6 +49,7 @@ impl<'i> From<Action<'i>> for Event<'i> {
                 Self::Reset(stream, code)
             }
             Action::Broken { stream, why: StreamFault::Fault { what, .. } } => Self::Fault(stream, what),
+            Action::Broken { stream, why: StreamFault::Unread } => Self::Fault(stream, "nobody reads it"),
             Action::Window { stream } => Self::Window(stream),
             Action::GoingAway => Self::GoingAway,
             Action::Ended(end) => Self::Ended(end),

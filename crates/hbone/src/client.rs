@@ -371,6 +371,7 @@ fn open_error(why: Break, tunnel: &Tunnel) -> OpenError {
         Break::Stream(StreamFault::Reset(code)) => OpenError::Reset(code),
         Break::Stream(StreamFault::Fault { what, .. }) => OpenError::BadAnswer { what },
         Break::Stream(StreamFault::NotProcessed(code)) => OpenError::NotProcessed(code),
+        Break::Stream(StreamFault::Unread) => OpenError::OutOfMemory,
         Break::Connection(end) if tunnel.link.state.borrow().core.peer_known() => {
             OpenError::ConnectionEnded(end)
         }

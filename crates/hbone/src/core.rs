@@ -80,6 +80,8 @@ pub(crate) enum StreamFault {
     Fault { code: ErrorCode, what: &'static str },
     /// Client: the peer is going away and has not looked at it.
     NotProcessed(ErrorCode),
+    /// We reset it because nobody here reads it, and memory is short.
+    Unread,
 }
 
 /// What may be sent on a stream now.
@@ -193,11 +195,11 @@ pub(crate) struct Core {
     path: window::Path,
     /// The window our last SETTINGS give to a stream, and those the peer has not acknowledged.
     announced: u32,
-    unacknowledged: VecDeque<u32>,
+    unacknowledged: VecDeque<(u32, Instant)>,
     /// The largest window that the peer may take a stream to begin with.
     enforced: u32,
-    /// The process is short of memory.
-    pressed: bool,
+    /// The process is short of memory, and this tunnel holds more than its share.
+    pressed: Option<window::Pressed>,
     /// Budgets exceeded and not yet counted.
     exceeded: Vec<(Limit, u64)>,
     drain: Drain,
@@ -279,9 +281,9 @@ impl Core {
             requests: 0,
             path: window::Path::default(),
             announced: settings.stream_window,
-            unacknowledged: VecDeque::from([settings.stream_window]),
+            unacknowledged: VecDeque::from([(settings.stream_window, now)]),
             enforced: settings.stream_window.max(DEFAULT_WINDOW),
-            pressed: false,
+            pressed: None,
             exceeded: Vec::new(),
             drain: Drain::None,
             shedding: false,
@@ -500,7 +502,7 @@ impl Core {
         self.open_streams += 1;
         self.stats.streams += 1;
         if self.peer.known {
-            self.lower_announcement();
+            self.lower_announcement(now);
         }
     }
 

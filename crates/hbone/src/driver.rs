@@ -166,6 +166,7 @@ impl Driver {
             }
         }
         link.count(&mut state);
+        link.relieve(&mut state);
         if let Stage::Closing { farewell, .. } = &mut self.stage {
             if *farewell == Farewell::Due && !state.is_blocked() {
                 *farewell = Farewell::Sealed;
@@ -228,6 +229,7 @@ impl Driver {
         if !state.release_held(now) {
             state.let_go();
         }
+        self.link.note_memory(&mut state);
         state.core.tick(now, &mut actions);
         if matches!(actions.last(), Some(Action::Ended(ConnectionEnd::PingTimeout))) {
             let peer = self.link.peer;

@@ -238,7 +238,8 @@ pub enum OpenError {
     /// The application failed, usually because it reset, before the answer came.
     #[error("{0}")]
     AppRead(String, io::ErrorKind),
-    /// The tunnels of this process hold more than its [`crate::Memory`] allows: no new ones.
+    /// The tunnels of this process hold more than its [`crate::Memory`] allows, and this connection more than its share:
+    /// no new ones on it.
     #[error("h2 failed: tunnels hold too much memory")]
     OutOfMemory,
 }
@@ -359,6 +360,10 @@ pub enum TunnelError {
         /// The rule that was broken.
         what: &'static str,
     },
+    /// The application took too little of what the peer sent, while tunnels held more memory than they may: both have
+    /// been reset.
+    #[error("application does not read, and tunnels hold too much memory")]
+    SlowReader,
     /// The HBONE connection ended under the tunnel: what was transferred may be incomplete (W10, W92).
     #[error("{0}")]
     ConnectionEnded(ConnectionEnd),
@@ -379,6 +384,7 @@ impl TunnelError {
         match self {
             Self::PeerReset(_) => "tunnel-peer-reset",
             Self::PeerFault { .. } => "tunnel-peer-fault",
+            Self::SlowReader => "tunnel-slow-reader",
             Self::ConnectionEnded(end) => end.code(),
             Self::AppRead(..) => "tunnel-app-reset",
             Self::AppWrite(..) => "tunnel-app-gone",

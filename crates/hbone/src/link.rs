@@ -380,7 +380,21 @@ impl Link {
         }
     }
 
-    /// Tells the process what this tunnel holds, and the tunnel whether the process is short of memory.
+    /// Has the tunnel give up what it should not hold, if there is no time to wait.
+    pub(crate) fn relieve(&self, state: &mut State) {
+        let is_out = self.memory.as_ref().is_some_and(|memory| memory.is_out());
+        if is_out && state.core.is_pressed() && state.ended.is_none() {
+            let mut actions = Vec::new();
+            state.core.relieve(&mut actions);
+            if !actions.is_empty() {
+                state.perform(actions);
+                self.note_memory(state);
+                state.kick();
+            }
+        }
+    }
+
+    /// Tells the process what this tunnel holds, and the tunnel whether that is too much.
     pub(crate) fn note_memory(&self, state: &mut State) {
         let Some(memory) = &self.memory else { return };
         let records = state.records.carry().len() + state.sealed.len();
@@ -389,7 +403,9 @@ impl Link {
             memory.shift(state.held, held);
             state.held = held;
         }
-        state.core.press(memory.is_short());
+        if state.core.press(memory.excess(held).map(|excess| (excess, now()))) {
+            state.kick();
+        }
     }
 
     pub(crate) fn count_end(&self) {

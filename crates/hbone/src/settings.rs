@@ -111,6 +111,11 @@ pub struct Budgets {
     pub header_block: u32,
     /// Octets that the streams of one tunnel may hold, or have been promised, together.
     pub tunnel_memory: u64,
+    /// How long streams that nobody reads are kept while the process is short of memory and their tunnel holds more than
+    /// its share.
+    pub slow_readers: Duration,
+    /// How long our SETTINGS, smaller windows among them, may stay without acknowledgement.
+    pub settings_timeout: Duration,
 }
 
 /// A bound on what a peer can have us keep or do. Each is counted when a peer goes beyond it.
@@ -145,11 +150,15 @@ pub enum Limit {
     TunnelMemory,
     /// [`Memory::new`].
     ProcessMemory,
+    /// [`Budgets::slow_readers`].
+    SlowReaders,
+    /// [`Budgets::settings_timeout`].
+    SettingsTimeout,
 }
 
 impl Limit {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::HeaderList,
         Self::HeaderBlock,
         Self::Continuations,
@@ -164,6 +173,8 @@ impl Limit {
         Self::IdleFrames,
         Self::TunnelMemory,
         Self::ProcessMemory,
+        Self::SlowReaders,
+        Self::SettingsTimeout,
     ];
 
     /// Its name in metrics and documentation.
@@ -183,6 +194,8 @@ impl Limit {
             Self::IdleFrames => "idle-frames",
             Self::TunnelMemory => "tunnel-memory",
             Self::ProcessMemory => "process-memory",
+            Self::SlowReaders => "slow-readers",
+            Self::SettingsTimeout => "settings-timeout",
         }
     }
 }
@@ -211,6 +224,8 @@ impl Default for Budgets {
             continuations: 64,
             header_block: 1 << 20,
             tunnel_memory: 96 << 20,
+            slow_readers: Duration::from_secs(10),
+            settings_timeout: Duration::from_secs(60),
         }
     }
 }

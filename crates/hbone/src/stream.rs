@@ -33,6 +33,7 @@ impl From<Break> for TunnelError {
         match why {
             Break::Stream(StreamFault::Reset(code)) => Self::PeerReset(code),
             Break::Stream(StreamFault::Fault { code, what }) => Self::PeerFault { code, what },
+            Break::Stream(StreamFault::Unread) => Self::SlowReader,
             Break::Stream(StreamFault::NotProcessed(code)) => {
                 Self::ConnectionEnded(ConnectionEnd::GoAway { code })
             }
@@ -287,6 +288,10 @@ impl StreamCell {
 
     pub(crate) fn break_off(&self, why: Break) {
         let mut state = self.state.borrow_mut();
+        if let Break::Stream(StreamFault::Unread) = why {
+            // It is broken for what it holds.
+            (state.inbox, state.taken, state.ended) = (VecDeque::new(), 0, false);
+        }
         state.broken.get_or_insert_with(|| Box::new(why));
         wake(&mut state.reader);
         wake(&mut state.writer);

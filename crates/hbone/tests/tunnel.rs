@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use culvert_hbone::{
-    ClientConnection, ConnectRequest, ConnectionEnd, Counters, ErrorCode, IncomingConnect, Memory, Metrics,
-    OpenError, RelayEnd, ServerConnection, Settings, Tunnel, TunnelError, client, relay, server,
+    ClientConnection, ConnectRequest, ConnectionEnd, Counters, ErrorCode, IncomingConnect, Limit, Memory,
+    Metrics, OpenError, RelayEnd, ServerConnection, Settings, Tunnel, TunnelError, client, relay, server,
 };
 use support::{eventually, pair, run, spawn, tls};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -509,23 +509,54 @@ async fn end_on_a_slow_path(turns_between: usize, with_another: bool) {
 }
 
 #[test]
-fn a_silent_connection_knows_whether_memory_is_short() {
+fn who_holds_the_memory_of_the_process_is_refused_and_nobody_else() {
     run(async {
-        let memory = Arc::new(Memory::new(1 << 20));
+        // A window, four MiB, is above the limit, but not by a quarter.
+        let memory = Arc::new(Memory::new(7 << 19));
         let settings = Settings { memory: Some(memory.clone()), ..Settings::default() };
         let (silent, silent_server) = connect_both(&settings).await;
-        let (_client, _server, mut near, mut far) = open_both(&settings).await;
+        let (client, server, mut near, mut far) = open_both(&settings).await;
         let (bytes, mut sent) = (vec![7; 64 << 10], 0);
         while let Ok(n) = tokio::time::timeout(Duration::from_millis(100), near.write(&bytes)).await {
             sent += n.unwrap();
         }
         eventually("memory is short", || memory.held() > memory.limit()).await;
-        assert!(matches!(silent.open(request()).await, Err(OpenError::OutOfMemory)));
+        assert!(matches!(client.open(request()).await, Err(OpenError::Reset(ErrorCode::REFUSED_STREAM))));
+        let (opened, _far) =
+            tokio::join!(silent.open(request()), async { silent_server.next().await.unwrap().accept(&[]) });
+        opened.unwrap();
         let mut all = vec![0; sent];
         far.read_exact(&mut all).await.unwrap();
         eventually("nothing is held", || memory.held() == 0).await;
         let (opened, _far) =
-            tokio::join!(silent.open(request()), async { silent_server.next().await.unwrap().accept(&[]) });
+            tokio::join!(client.open(request()), async { server.next().await.unwrap().accept(&[]) });
+        opened.unwrap();
+    });
+}
+
+/// Far above the limit nothing is waited for: the stream that nobody reads is given up, and its memory with it.
+#[test]
+fn a_stream_that_nobody_reads_is_given_up_when_memory_is_out() {
+    run(async {
+        let (memory, metrics) = (Arc::new(Memory::new(1 << 20)), Arc::<Metrics>::default());
+        let settings =
+            Settings { memory: Some(memory.clone()), metrics: Some(metrics.clone()), ..Settings::default() };
+        let (client, server, mut near, mut far) = open_both(&settings).await;
+        let bytes = vec![7; 4 << 20];
+        let error = near.write_all(&bytes).await.err();
+        let mut got = vec![0; 16];
+        let told = match error {
+            Some(error) => error,
+            None => near.read(&mut got).await.unwrap_err(),
+        };
+        assert!(told.to_string().contains("ENHANCE_YOUR_CALM"), "{told}");
+        let error = far.read(&mut got).await.unwrap_err();
+        let error = error.get_ref().unwrap().downcast_ref::<TunnelError>().unwrap();
+        assert_eq!(error.code(), "tunnel-slow-reader");
+        eventually("nothing is held", || memory.held() == 0).await;
+        assert_eq!(metrics.exceeded(Limit::SlowReaders), 1);
+        let (opened, _far) =
+            tokio::join!(client.open(request()), async { server.next().await.unwrap().accept(&[]) });
         opened.unwrap();
     });
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::frame::{self, MAX_31};
 use super::{Action, Core, DRAIN, Drain, LIVENESS, StreamFault};
-use crate::{ConnectionEnd, ErrorCode};
+use crate::{ConnectionEnd, ErrorCode, Limit};
 
 impl Core {
     /// Server: graceful drain. Running streams go on, and so do those whose requests cross the first GOAWAY; once the
@@ -55,10 +55,12 @@ impl Core {
             Some(sent) => sent + self.settings.ping_timeout,
             None => self.last_heard + self.settings.ping_interval,
         };
-        Some(match self.drain {
-            Drain::Probing { until } => until.min(liveness),
-            _ => liveness,
-        })
+        let probe = match self.drain {
+            Drain::Probing { until } => Some(until),
+            _ => None,
+        };
+        let others = [probe, self.acknowledgement_due(), self.pressed.map(|pressed| pressed.look)];
+        Some(others.into_iter().flatten().fold(liveness, Instant::min))
     }
 
     /// Time has passed.
@@ -70,6 +72,14 @@ impl Core {
             && until <= now
         {
             self.fix_last_stream(actions);
+        }
+        if self.acknowledgement_due().is_some_and(|due| due <= now) {
+            self.shed_for(Limit::SettingsTimeout, ErrorCode::SETTINGS_TIMEOUT, actions);
+            self.finish_if_idle(actions);
+        }
+        self.look_at_memory(now, actions);
+        if self.ended {
+            return;
         }
         if !self.peer.known {
             if self.preface_until <= now {

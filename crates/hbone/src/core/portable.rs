@@ -29,6 +29,7 @@ impl Portable for StreamFault {
             Self::Reset(code) => (1_u8, code),
             Self::Fault { code, .. } => (2, code),
             Self::NotProcessed(code) => (3, code),
+            Self::Unread => (4, &ErrorCode::ENHANCE_YOUR_CALM),
         };
         tag.put(to);
         code.put(to);
@@ -39,6 +40,7 @@ impl Portable for StreamFault {
             1 => Ok(Self::Reset(code)),
             2 => Ok(Self::Fault { code, what: BEFORE }),
             3 => Ok(Self::NotProcessed(code)),
+            4 => Ok(Self::Unread),
             _ => Err(Malformed("unknown fault")),
         }
     }
@@ -192,7 +194,7 @@ impl Portable for Core {
             announced: Portable::take(from)?,
             unacknowledged: Portable::take(from)?,
             enforced: Portable::take(from)?,
-            pressed: false,
+            pressed: None,
             exceeded: Vec::new(),
             drain: Portable::take(from)?,
             shedding: Portable::take(from)?,
@@ -233,7 +235,8 @@ impl Core {
         must(i64::from(self.uncredited) + self.recv_window.max(0) <= max, "credit")?;
         must(self.announced <= MAX_31 && self.enforced <= MAX_31, "windows announced")?;
         must(
-            self.unacknowledged.len() <= 64 && self.unacknowledged.iter().all(|window| *window <= MAX_31),
+            self.unacknowledged.len() <= 64
+                && self.unacknowledged.iter().all(|(window, _)| *window <= MAX_31),
             "windows announced",
         )?;
         must((0..=2 * max).contains(&self.peer.most_granted), "windows granted")?;

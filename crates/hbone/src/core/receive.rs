@@ -198,7 +198,7 @@ impl Core {
         if first && self.role == Role::Server {
             self.widen_connection();
         }
-        self.lower_announcement();
+        self.lower_announcement(now);
         if first || self.peer.initial_window > before.0 || self.peer.max_streams != before.1 {
             actions.push(Action::Window { stream: 0 });
         }
@@ -362,9 +362,13 @@ impl Core {
     /// The peer goes beyond a budget of the whole connection: no more streams on it, but those that run go on. They
     /// belong to others.
     fn shed(&mut self, limit: Limit, actions: &mut Vec<Action<'_>>) {
+        self.shed_for(limit, ErrorCode::ENHANCE_YOUR_CALM, actions);
+    }
+
+    pub(super) fn shed_for(&mut self, limit: Limit, code: ErrorCode, actions: &mut Vec<Action<'_>>) {
         self.note_excess(limit);
         if !std::mem::replace(&mut self.shedding, true) {
-            frame::goaway(&mut self.out, self.highest_accepted, ErrorCode::ENHANCE_YOUR_CALM);
+            frame::goaway(&mut self.out, self.highest_accepted, code);
             actions.push(Action::GoingAway);
         }
     }

@@ -9,9 +9,9 @@
 use std::time::{Duration, Instant};
 
 use super::frame::{self, DEFAULT_WINDOW, setting};
-use super::{Core, RTT};
-use crate::Limit;
+use super::{Action, Core, RTT, StreamFault};
 use crate::live::codec::portable;
+use crate::{ErrorCode, Limit};
 
 /// Round trips are never taken for shorter: an application or a peer may have to wait for its processor that long.
 const SHORTEST_ROUND: Duration = Duration::from_millis(4);
@@ -34,6 +34,20 @@ pub(crate) struct Path {
     asked: Option<Instant>,
     measured: Option<Instant>,
     octets: u64,
+}
+
+/// While memory is short, a tunnel that holds more than its share looks that often whether it still does.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What it means for a tunnel that memory is short.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pressed {
+    /// Octets it should give up.
+    excess: u64,
+    /// Since when, or since it last gave up something.
+    since: Instant,
+    /// When it looks again.
+    pub(super) look: Instant,
 }
 
 /// How fast one stream is consumed.
@@ -107,8 +121,11 @@ impl Core {
     /// peers never get there, for their streams' windows together stay below.
     pub(super) fn credit_connection(&mut self, octets: u32) {
         self.uncredited += octets;
-        let due = self.uncredited >= self.settings.connection_window / 2;
-        if due && !self.ended && !self.is_full() {
+        let half = self.settings.connection_window / 2;
+        let due = self.uncredited >= half;
+        // While memory is short, what has not been read stays within the window too.
+        let is_stalled = || self.pressed.is_some() && self.buffered > u64::from(half);
+        if due && !self.ended && !self.is_full() && !is_stalled() {
             let increment = std::mem::take(&mut self.uncredited);
             self.recv_window += i64::from(increment);
             frame::window_update(&mut self.out, 0, increment);
@@ -147,7 +164,7 @@ impl Core {
         }
         let wanted = wanted.min(self.settings.stream_window);
         if wanted > window
-            && !self.pressed
+            && self.pressed.is_none()
             && self.has_memory(wanted - window)
             && let Some(state) = self.streams.get_mut(&stream)
         {
@@ -203,7 +220,7 @@ impl Core {
     /// what the tunnel's memory has room for, so that all of them together fit.
     fn fitting_window(&self) -> u32 {
         let (whole, floor) = (self.settings.stream_window, self.settings.window_floor());
-        if self.pressed {
+        if self.pressed.is_some() {
             return floor;
         }
         let room = self.settings.budgets.tunnel_memory / (3 * u64::from(whole)).max(1);
@@ -216,13 +233,13 @@ impl Core {
 
     /// Announces smaller windows when there are many streams or little memory. They stay small on this connection:
     /// a stream that needs more grows.
-    pub(super) fn lower_announcement(&mut self) {
+    pub(super) fn lower_announcement(&mut self, now: Instant) {
         let window = self.fitting_window();
         if window >= self.announced || self.ended {
             return;
         }
         self.announced = window;
-        self.unacknowledged.push_back(window);
+        self.unacknowledged.push_back((window, now));
         frame::settings(&mut self.out, &[(setting::INITIAL_WINDOW_SIZE, window)]);
         for state in self.streams.values_mut() {
             state.window = state.window.min(window);
@@ -231,8 +248,8 @@ impl Core {
 
     /// The peer has acknowledged SETTINGS: from here on it is bound by them.
     pub(super) fn acknowledged(&mut self) {
-        let Some(in_force) = self.unacknowledged.pop_front() else { return };
-        let bound = self.unacknowledged.iter().copied().fold(in_force, u32::max);
+        let Some((in_force, _)) = self.unacknowledged.pop_front() else { return };
+        let bound = self.unacknowledged.iter().map(|(window, _)| *window).fold(in_force, u32::max);
         let excess = i64::from(self.enforced) - i64::from(bound);
         self.enforced = bound;
         if excess == 0 {
@@ -245,22 +262,78 @@ impl Core {
         open.into_iter().for_each(|stream| self.credit_stream(stream));
     }
 
-    /// The process is short of memory, or no longer: windows shrink to their floor, and new streams are refused.
-    pub(crate) fn press(&mut self, pressed: bool) {
-        if self.pressed == pressed {
-            return;
+    /// When our SETTINGS have been without acknowledgement for too long. Until there is one the peer may use windows that
+    /// were taken back.
+    pub(super) fn acknowledgement_due(&self) -> Option<Instant> {
+        let (_, since) = self.unacknowledged.front().filter(|_| !self.shedding)?;
+        Some(*since + self.settings.budgets.settings_timeout)
+    }
+
+    /// The process is short of memory and this tunnel should hold that much less, since now or still; or no longer.
+    /// Windows shrink to their floor, and new streams are refused. `true` if that is new.
+    pub(crate) fn press(&mut self, excess: Option<(u64, Instant)>) -> bool {
+        let before = self.pressed;
+        self.pressed = excess.map(|(excess, now)| match before {
+            Some(pressed) => Pressed { excess, ..pressed },
+            None => Pressed { excess, since: now, look: now + LOOK },
+        });
+        match (before, excess) {
+            (None, Some((_, now))) if self.peer.known => {
+                self.lower_announcement(now);
+                let floor = self.settings.window_floor();
+                self.streams.values_mut().for_each(|state| state.window = state.window.min(floor));
+            }
+            (Some(_), None) => self.credit_connection(0),
+            _ => {}
         }
-        self.pressed = pressed;
-        if pressed && self.peer.known {
-            self.lower_announcement();
-            let floor = self.settings.window_floor();
-            self.streams.values_mut().for_each(|state| state.window = state.window.min(floor));
+        before.is_some() != excess.is_some()
+    }
+
+    /// Time has passed: streams that nobody has read for long enough are given up.
+    pub(super) fn look_at_memory(&mut self, now: Instant, actions: &mut Vec<Action<'_>>) {
+        let Some(pressed) = self.pressed.as_mut().filter(|pressed| pressed.look <= now) else { return };
+        pressed.look = now + LOOK;
+        if pressed.since + self.settings.budgets.slow_readers <= now {
+            pressed.since = now;
+            self.relieve(actions);
         }
     }
 
-    /// The process is short of memory.
+    /// Gives up what this tunnel should not hold: streams that nobody reads, those with most first. A header block that is
+    /// too large and does not end takes the connection with it: no other frame can come before it ends.
+    pub(crate) fn relieve(&mut self, actions: &mut Vec<Action<'_>>) {
+        let Some(Pressed { mut excess, .. }) = self.pressed else { return };
+        let mut unread: Vec<(u64, u32)> = self
+            .streams
+            .iter()
+            .map(|(id, state)| (state.unconsumed + u64::from(state.request), *id))
+            .filter(|(held, _)| *held > 0)
+            .collect();
+        unread.sort_unstable_by(|a, b| b.cmp(a));
+        for (held, stream) in unread {
+            if excess == 0 {
+                break;
+            }
+            excess = excess.saturating_sub(held);
+            self.note_excess(Limit::SlowReaders);
+            self.reset(stream, ErrorCode::ENHANCE_YOUR_CALM);
+            actions.push(Action::Broken { stream, why: StreamFault::Unread });
+        }
+        if excess > 0 && self.incomplete() > u64::from(self.settings.server_header_list) {
+            self.note_excess(Limit::ProcessMemory);
+            self.fail(
+                ErrorCode::ENHANCE_YOUR_CALM,
+                "header block does not end, and memory is short",
+                actions,
+            );
+        } else {
+            self.finish_if_idle(actions);
+        }
+    }
+
+    /// The process is short of memory, and this tunnel holds more than its share.
     pub(crate) fn is_pressed(&self) -> bool {
-        self.pressed
+        self.pressed.is_some()
     }
 
     /// The process had to do without a stream.
@@ -271,9 +344,14 @@ impl Core {
     /// Octets held for this tunnel: what owners have not consumed, requests they have not answered, frames and header
     /// blocks that are not complete, and frames that nobody has sent yet.
     pub(crate) fn held(&self) -> u64 {
+        let output = u64::try_from(self.out.len()).unwrap_or(u64::MAX);
+        self.buffered + self.requests + self.incomplete() + output
+    }
+
+    /// Octets of frames and header blocks that are not complete.
+    fn incomplete(&self) -> u64 {
         let block = self.open_block.as_ref().map_or(0, |open| open.block.len());
-        let frames = self.reader.collected() + block + self.out.len();
-        self.buffered + self.requests + u64::try_from(frames).unwrap_or(u64::MAX)
+        u64::try_from(self.reader.collected() + block).unwrap_or(u64::MAX)
     }
 
     /// Octets handed to owners that have not consumed them.

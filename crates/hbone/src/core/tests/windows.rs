@@ -128,9 +128,9 @@ fn one_stream_fills_a_long_link_from_the_smallest_window() {
     let settings = Settings { stream_window: 8 << 20, ..Settings::default() };
     let mut world = World::new(&settings, Duration::from_millis(50), 25 * MB);
     world.run(250, &[]);
-    world.server.press(true);
+    world.server.press(Some((1, world.now)));
     world.run(250, &[]);
-    world.server.press(false);
+    world.server.press(None);
     let stream = world.open();
     world.run(400, &[]);
     assert_eq!(world.window(stream), 64 << 10, "as small as it gets");
@@ -216,10 +216,10 @@ fn a_peer_that_ignores_smaller_windows_stalls_itself() {
 }
 
 #[test]
-fn a_process_short_of_memory_refuses_streams_and_cuts_none() {
+fn a_tunnel_above_its_share_of_memory_is_refused_streams() {
     let mut script = Script::ready();
     script.tunnel(1);
-    script.core.press(true);
+    script.core.press(Some((1, script.now)));
     assert_eq!(script.frames(), ["SETTINGS 4=65536"]);
     assert_eq!(script.send(&connect(3)).frames, ["RST_STREAM 3 REFUSED_STREAM"]);
     assert_eq!(script.core.take_exceeded(), [(Limit::ProcessMemory, 1)]);
@@ -230,8 +230,114 @@ fn a_process_short_of_memory_refuses_streams_and_cuts_none() {
         let window = script.core.streams[&1].recv_window;
         assert!((32_768..=65_536).contains(&window), "what is taken is given back: {window}");
     }
-    script.core.press(false);
+    script.core.press(None);
     assert_eq!(script.send(&connect(5)).actions.len(), 1);
+}
+
+/// Three streams that nobody reads, of 4, 3 and 2 MB, and one with a little; the process wants 5 MB back.
+fn stalled() -> Script {
+    let mut script = Script::ready();
+    for (stream, frames) in [(1, 200), (3, 250), (5, 100), (7, 1)] {
+        script.tunnel(stream);
+        (0..frames).for_each(|_| drop(script.send(&data(stream, &[0; 16_000], false))));
+    }
+    script.frames();
+    script.core.press(Some((5_000_000, script.now)));
+    script.send(&raw(kind::SETTINGS, flag::ACK, 0, &[]));
+    script
+}
+
+#[test]
+fn streams_that_nobody_reads_are_given_up_while_memory_is_short_those_with_most_first() {
+    let mut script = stalled();
+    let did = script.wait(Duration::from_millis(9_999));
+    assert_eq!(did, Did::default(), "applications may pause");
+    let held = script.core.held();
+    let did = script.wait(Duration::from_millis(1));
+    assert_eq!(did.actions, ["broken 3 Unread", "broken 1 Unread"]);
+    let resets = ["RST_STREAM 3 ENHANCE_YOUR_CALM", "RST_STREAM 1 ENHANCE_YOUR_CALM"];
+    assert_eq!(did.frames[..2], resets);
+    assert_eq!(held - script.core.held(), 450 * 16_000);
+    assert_eq!(script.core.take_exceeded(), [(Limit::SlowReaders, 2)]);
+    // Those with less go on, and what is late for the others is read over.
+    script.core.press(None);
+    assert_eq!(script.send(&data(1, &[0; 16_000], false)), Did::default());
+    script.core.consumed(5, 100 * 16_000, script.now);
+    for stream in [5, 7] {
+        assert_eq!(script.send(&data(stream, b"on", false)).actions, [format!("data {stream} 2")]);
+    }
+}
+
+/// Memory that is enough again spares them.
+#[test]
+fn streams_that_nobody_reads_are_kept_while_there_is_memory() {
+    let mut script = stalled();
+    script.wait(Duration::from_secs(9));
+    script.core.press(None);
+    let did = script.wait(Duration::from_secs(9));
+    assert!(did.actions.is_empty() && !did.frames.iter().any(|frame| frame.starts_with("RST")), "{did:?}");
+}
+
+/// What was promised before memory was short is all that a peer gets while nobody reads.
+#[test]
+fn the_connections_window_waits_for_readers_while_memory_is_short() {
+    let mut script = stalled();
+    let said =
+        |did: Vec<String>| did.into_iter().filter(|frame| frame.starts_with("WINDOW_UPDATE 0")).count();
+    let mut frames = 0;
+    while script.core.recv_window >= 16_000 {
+        assert_eq!(said(script.send(&data(7, &[0; 16_000], false)).frames), 0);
+        script.core.consumed(7, 16_000, script.now);
+        script.frames();
+        frames += 1;
+        assert!(frames < 2000);
+    }
+    script.core.consumed(3, 2_000_000, script.now);
+    assert_eq!(said(script.frames()), 1, "somebody reads");
+    let mut script = stalled();
+    while script.core.recv_window >= 16_000 {
+        script.send(&data(7, &[0; 16_000], false));
+        script.core.consumed(7, 16_000, script.now);
+    }
+    script.frames();
+    script.core.press(None);
+    assert_eq!(said(script.frames()), 1, "or there is memory");
+}
+
+/// A header block that would be refused, and does not end, is not kept while memory is short.
+#[test]
+fn a_large_block_without_end_is_given_up_with_its_connection() {
+    let mut script = Script::ready();
+    script.tunnel(1);
+    script.send(&raw(kind::HEADERS, 0, 3, &[0; 500_000]));
+    script.core.press(Some((400_000, script.now)));
+    let did = script.wait(Duration::from_secs(10));
+    assert_eq!(did.frames.last().map(String::as_str), Some("GOAWAY 1 ENHANCE_YOUR_CALM"));
+    assert_eq!(script.core.take_exceeded(), [(Limit::ProcessMemory, 1)]);
+}
+
+/// Until the peer acknowledges a smaller window it may use the larger one: not for ever (RFC 9113 section 6.5.3).
+#[test]
+fn settings_without_acknowledgement_cost_new_streams_but_no_tunnel() {
+    let mut script = Script::ready();
+    script.tunnel(1);
+    script.core.press(Some((1, script.now)));
+    script.core.press(None);
+    let mut said = Vec::new();
+    for _ in 0..59 {
+        said.extend(script.wait(Duration::from_secs(1)).frames);
+        script.send(&data(1, b"x", false));
+    }
+    assert!(said.iter().all(|frame| frame == "SETTINGS 4=65536"), "{said:?}");
+    let did = script.wait(Duration::from_secs(1));
+    assert_eq!(
+        (did.frames, did.actions),
+        (vec!["GOAWAY 1 SETTINGS_TIMEOUT".into()], vec!["going away".into()])
+    );
+    assert_eq!(script.core.take_exceeded(), [(Limit::SettingsTimeout, 1)]);
+    assert_eq!(script.send(&connect(3)).frames, ["RST_STREAM 3 REFUSED_STREAM"]);
+    assert_eq!(script.send(&data(1, b"on", false)).actions, ["data 1 2"]);
+    assert_eq!(script.write(1, 9), 9);
 }
 
 /// What is consumed between our SETTINGS and their acknowledgement is given back against the smaller window.
@@ -242,7 +348,7 @@ fn a_stream_consumed_while_windows_shrink_does_not_starve() {
     for _ in 0..256 {
         script.send(&data(1, &[0; 16_384], false));
     }
-    script.core.press(true);
+    script.core.press(Some((1, script.now)));
     assert_eq!(script.frames(), ["SETTINGS 4=65536"]);
     script.core.consumed(1, 4 << 20, script.now);
     assert_eq!(script.frames(), ["PING culvert!", "WINDOW_UPDATE 1 65536"]);
