@@ -149,12 +149,14 @@ impl Driver {
         let link = self.link.clone();
         let mut state = link.state.borrow_mut();
         loop {
+            if state.is_mute() {
+                state.drop_output();
+                break;
+            }
             if state.is_blocked() {
                 match link.poll_writable(cx) {
                     Poll::Pending => break,
-                    Poll::Ready(Err(error)) => {
-                        state.lose_now(ConnectionEnd::Io(error.to_string(), error.kind()));
-                    }
+                    Poll::Ready(Err(error)) => state.write_failed(&error),
                     Poll::Ready(Ok(())) => {
                         link.drain_sealed(&mut state);
                     }
@@ -292,7 +294,7 @@ impl Driver {
             // The connection goes on elsewhere, by another descriptor.
             return self.finish();
         }
-        if matches!(state.ended, Some(ConnectionEnd::Vanished | ConnectionEnd::Io(..))) {
+        if state.is_mute() || matches!(state.ended, Some(ConnectionEnd::Vanished | ConnectionEnd::Io(..))) {
             drop(state);
             return self.finish();
         }

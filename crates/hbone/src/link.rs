@@ -74,6 +74,8 @@ pub(crate) struct State {
     pub(crate) waiting: Vec<Waker>,
     pub(crate) driver: Option<Waker>,
     pub(crate) ended: Option<ConnectionEnd>,
+    /// The socket takes nothing any more, and this will be why: what has been received is still read.
+    mute: Option<ConnectionEnd>,
     /// It ended before all of its streams had.
     pub(crate) cut: bool,
     /// Client: closes after this time without streams.
@@ -318,6 +320,9 @@ impl Link {
     }
 
     fn offer(&self, state: &mut State, pieces: [&[u8]; 3]) {
+        if state.is_mute() {
+            return;
+        }
         let mut sent = 0;
         if !state.is_blocked() {
             let written = match pieces {
@@ -327,7 +332,7 @@ impl Link {
             };
             match written {
                 Ok(written) => sent = written,
-                Err(error) => return state.lose_now(ConnectionEnd::Io(error.to_string(), error.kind())),
+                Err(error) => return state.write_failed(&error),
             }
         }
         for piece in pieces {
@@ -344,10 +349,13 @@ impl Link {
         if !state.is_blocked() {
             return true;
         }
+        if state.is_mute() {
+            return false;
+        }
         let rest = state.sealed.get(state.sent..).unwrap_or_default();
         match self.with_socket(|socket| socket.write(rest)) {
             Ok(written) => state.sent += written,
-            Err(error) => state.lose_now(ConnectionEnd::Io(error.to_string(), error.kind())),
+            Err(error) => state.write_failed(&error),
         }
         if state.is_blocked() {
             return false;
@@ -429,6 +437,7 @@ impl State {
             waiting: Vec::new(),
             driver: None,
             ended: None,
+            mute: None,
             cut: false,
             idle_limit: None,
             idle_since: Some(now()),
@@ -492,9 +501,34 @@ impl State {
         self.pause.map(|pause| pause.until)
     }
 
-    /// Sealed records wait for the socket: nobody adds to them.
+    /// Sealed records wait for the socket, or it takes none any more: nobody adds to them.
     pub(crate) fn is_blocked(&self) -> bool {
-        self.sent < self.sealed.len()
+        self.sent < self.sealed.len() || self.is_mute()
+    }
+
+    /// The socket takes nothing any more.
+    pub(crate) fn is_mute(&self) -> bool {
+        self.mute.is_some()
+    }
+
+    /// What is to be sent reaches nobody any more.
+    pub(crate) fn drop_output(&mut self) {
+        self.core.output().clear();
+        self.batch = None;
+        self.sealed = Vec::new();
+        self.sent = 0;
+    }
+
+    /// Writing has failed, because the peer has cut the connection. What it said before may still lie in the socket, ends
+    /// of streams among it: the connection is lost when all of that is read.
+    pub(crate) fn write_failed(&mut self, error: &io::Error) {
+        let end = ConnectionEnd::Io(error.to_string(), error.kind());
+        if self.ended.is_some() {
+            return self.lose_now(end);
+        }
+        self.mute.get_or_insert(end);
+        self.drop_output();
+        self.kick();
     }
 
     /// The output has been sealed: those who waited for room in it go on, unless they wait for the socket now.
@@ -627,11 +661,9 @@ impl State {
 
     /// The connection can carry nothing any more, not even a farewell.
     pub(crate) fn lose_now(&mut self, end: ConnectionEnd) {
-        self.lose(end);
+        self.lose(self.mute.clone().unwrap_or(end));
         self.core.lost();
-        self.batch = None;
-        self.sealed = Vec::new();
-        self.sent = 0;
+        self.drop_output();
     }
 
     /// The connection is over: every stream that has not ended by itself is broken.

@@ -77,6 +77,10 @@ impl Tunnel {
     /// Ends our direction.
     pub(crate) fn finish(&self) {
         let mut state = self.link.state.borrow_mut();
+        if state.is_mute() {
+            // It would look as if the peer had been told.
+            return;
+        }
         state.core.finish(self.cell.id);
         state.after_call();
     }

@@ -508,6 +508,48 @@ async fn end_on_a_slow_path(turns_between: usize, with_another: bool) {
     drop(other);
 }
 
+/// A peer that has said its last words, with their end, and cuts the connection: a write that finds out first takes
+/// nothing of them away.
+#[test]
+fn what_a_peer_said_before_it_cut_the_connection_is_read_also_when_a_write_fails() {
+    run(async {
+        let tls = tls();
+        let settings = Settings::default();
+        let ((near, mut between), (mut beyond, far)) = (pair().await, pair().await);
+        let both = async {
+            let (client, server) = tokio::join!(
+                client::connect(near, tls.client.clone(), &settings),
+                server::accept(far, tls.server.clone(), &settings)
+            );
+            let (client, server) = (client.unwrap(), server.unwrap());
+            let (opened, far) =
+                tokio::join!(client.open(request()), async { server.next().await.unwrap().accept(&[]) });
+            let (mut near, mut far) = (opened.unwrap().1, far);
+            near.write_all(b"question").await.unwrap();
+            far.read_exact(&mut [0; 8]).await.unwrap();
+            (client, server, near, far)
+        };
+        let (client, _server, mut near, mut far) = tokio::select! {
+            _ = tokio::io::copy_bidirectional(&mut between, &mut beyond) => unreachable!(),
+            opened = both => opened,
+        };
+        far.write_all(b"last words").await.unwrap();
+        far.shutdown().await.unwrap();
+        let mut said = vec![0; 1000];
+        let length = beyond.read(&mut said).await.unwrap();
+        // In one turn of this thread: the driver has not read them when it writes.
+        near.write_all(b"more").await.unwrap();
+        assert_eq!(between.try_write(&said[..length]).unwrap(), length);
+        reset(between);
+        let mut text = String::new();
+        near.read_to_string(&mut text).await.unwrap();
+        assert_eq!(text, "last words");
+        eventually("the connection is lost", || client.ended().is_some()).await;
+        assert!(matches!(client.ended(), Some(ConnectionEnd::Io(..))), "{:?}", client.ended());
+        assert!(near.write_all(b"more").await.is_err(), "and nothing looks as if it had arrived");
+    });
+}
+
 #[test]
 fn who_holds_the_memory_of_the_process_is_refused_and_nobody_else() {
     run(async {

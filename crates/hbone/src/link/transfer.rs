@@ -63,7 +63,7 @@ impl Link {
     /// with [`ConnectionEnd::Moved`].
     pub(crate) fn export(&self) -> Result<(LiveTunnel, net::TcpStream), ExportError> {
         let mut state = self.state.borrow_mut();
-        if let Some(end) = &state.ended {
+        if let Some(end) = state.ended.as_ref().or(state.mute.as_ref()) {
             return Err(ExportError::Ended(end.clone()));
         }
         let Records::Own(session) = &state.records else { return Err(ExportError::ForeignRecords) };
