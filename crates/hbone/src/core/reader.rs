@@ -11,7 +11,7 @@ pub(super) const MAX_SETTINGS: usize = 16 << 10;
 /// What the next bytes are.
 #[derive(Debug)]
 pub(crate) enum Piece<'i> {
-    /// A frame other than DATA, with what [`of_use`] of its payload.
+    /// A frame other than DATA, with as much of its payload as is [`of_use`].
     Frame(Head, Payload<'i>),
     /// HEADERS or CONTINUATION begin: none of their payload has been collected.
     BlockStart(Head),
