@@ -10,6 +10,7 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use policy::Policy;
 use state::{Mesh, Pod, Workload};
 use tokio::sync::Notify;
 use wire::dump;
@@ -62,7 +63,13 @@ impl ConnectionLists {
     pub(crate) fn part(&self) -> Rc<Connections> {
         let listed = Arc::<Mutex<Listed>>::default();
         self.0.lock().push(Arc::clone(&listed));
-        Rc::new(Connections { listed, open: RefCell::default(), next: Cell::new(0) })
+        Rc::new(Connections {
+            listed,
+            open: RefCell::default(),
+            next: Cell::new(0),
+            judged_by: RefCell::default(),
+            judged_below: Cell::new(0),
+        })
     }
 
     /// The lists as the dump shows them, in a stable order.
@@ -102,6 +109,9 @@ pub(crate) struct Connections {
     /// Inbound connections, which policy may cut.
     open: RefCell<BTreeMap<u64, Rc<Open>>>,
     next: Cell<u64>,
+    /// The policies that connections were last judged by, and the number below which they were.
+    judged_by: RefCell<Vec<Arc<Policy>>>,
+    judged_below: Cell<u64>,
 }
 
 #[derive(Debug)]
@@ -158,14 +168,19 @@ impl Connections {
         number
     }
 
-    /// Judges every inbound connection again, as things are now, and cuts those no longer allowed.
+    /// Judges inbound connections again, as things are now, and cuts those no longer allowed: all of them if other
+    /// policies apply than the last time, else those that are new since then. Most changes of a mesh are not of policies.
+    /// Returns how many it judged.
     ///
     /// A workload that discovery has withdrawn is judged as it was last known: `workload`.
-    pub(crate) fn judge_again(&self, mesh: &Mesh, pod: &Pod, last_known: &Workload) {
+    pub(crate) fn judge_again(&self, mesh: &Mesh, pod: &Pod, last_known: &Workload) -> usize {
         let local = mesh.local_workload(pod).map_or(last_known, |workload| workload);
         let policies = mesh.policies_for(local).policies;
-        let mut carried = Vec::new();
-        for Open { key, cut } in self.open.borrow().values().map(Rc::as_ref) {
+        let from = if same(&policies, &self.judged_by.borrow()) { self.judged_below.get() } else { 0 };
+        self.judged_below.set(self.next.get());
+        let (mut judged, mut carried) = (0, Vec::new());
+        for Open { key, cut } in self.open.borrow().range(from..).map(|(_, open)| Rc::as_ref(open)) {
+            judged += 1;
             if cut.done.get() || policy::evaluate(&policies, &key.facts()).is_allowed() {
                 continue;
             }
@@ -183,6 +198,8 @@ impl Connections {
         }
         // What ends is no longer listed.
         carried.into_iter().for_each(|carriage| carriage.cut());
+        *self.judged_by.borrow_mut() = policies;
+        judged
     }
 
     /// How many inbound connections are open.
@@ -236,6 +253,11 @@ impl Drop for OutboundEntry {
     fn drop(&mut self) {
         remove(&mut self.connections.listed.lock().outbound, self.id);
     }
+}
+
+/// The same policies in the same versions.
+fn same(these: &[Arc<Policy>], those: &[Arc<Policy>]) -> bool {
+    these.len() == those.len() && these.iter().zip(those).all(|(this, that)| Arc::ptr_eq(this, that))
 }
 
 /// An empty table does not stay as large as it was.

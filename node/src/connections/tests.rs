@@ -53,6 +53,26 @@ fn a_policy_cuts_what_it_no_longer_allows_and_nothing_else() {
     assert!(to_7000.disallowed().now_or_never().is_some());
 }
 
+/// What is judged again: everything after a change of policies, else only what is new since the last time, which may
+/// have been judged by policies in between.
+#[test]
+fn only_changes_of_policies_judge_every_connection_again() {
+    let connections = ConnectionLists::default().part();
+    let _first = open(&connections, "10.0.0.9:1", "10.0.0.1:7001");
+    let before = mesh(DENY_7000);
+    let known = before.local_workload(&pod()).unwrap();
+    assert_eq!(connections.judge_again(&before, &pod(), known), 1);
+    let elsewhere =
+        "workloads: [{uid: x, name: other, namespace: ns, workloadIps: [\"10.0.0.2\"], services: {}}]";
+    let other = before.apply(state::local_file::parse(elsewhere).unwrap()).0;
+    assert!(other.n_workloads() > before.n_workloads());
+    assert_eq!(connections.judge_again(&other, &pod(), known), 0);
+    let second = open(&connections, "10.0.0.9:2", "10.0.0.1:7000");
+    assert_eq!(connections.judge_again(&before, &pod(), known), 1);
+    assert!(second.is_disallowed());
+    assert_eq!(connections.judge_again(&mesh(""), &pod(), known), 2);
+}
+
 // A-PO-10
 #[test]
 fn connections_of_one_peer_to_one_target_are_listed_once() {
