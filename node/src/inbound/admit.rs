@@ -115,6 +115,14 @@ fn log(note: &policy::Note, at_info: bool) {
 pub(crate) struct UnknownPolicies(RefCell<HashSet<Arc<str>>>);
 
 impl UnknownPolicies {
+    /// Those that are known now are waited for again, should they go and come back.
+    pub(crate) fn forget_known(&self, mesh: &state::Mesh) {
+        let mut given_up = self.0.borrow_mut();
+        if !given_up.is_empty() {
+            given_up.retain(|key| mesh.policy(key).is_none());
+        }
+    }
+
     /// Waits, within the limit, until every policy that applies is known.
     async fn arrive(&self, proxy: &PodProxy, local: &Arc<Workload>) {
         let mut mesh = proxy.thread.mesh.clone();
@@ -142,11 +150,28 @@ impl UnknownPolicies {
         }
         let now = proxy.thread.mesh.current();
         let mut given_up = self.0.borrow_mut();
-        given_up.retain(|key| now.policy(key).is_none());
         for key in local.authorization_policies.iter().filter(|key| now.policy(key).is_none()) {
             if given_up.insert(Arc::clone(key)) {
                 tracing::warn!(target: "ztunnel::state::policy", "skipping unknown policy {key}");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One that was given up, came, went and is named again must not let anybody through at once.
+    #[test]
+    fn a_policy_that_has_been_known_is_waited_for_again() {
+        let given_up = UnknownPolicies(RefCell::new(HashSet::from(["ns/late".into()])));
+        let empty = state::Mesh::new(state::MeshConfig::default());
+        given_up.forget_known(&empty);
+        assert_eq!(given_up.0.borrow().len(), 1);
+        let policy = "policies: [{name: late, namespace: ns, scope: WorkloadSelector, action: Allow, dryRun: false, rules: []}]";
+        let known = empty.apply(state::local_file::parse(policy).unwrap()).0;
+        given_up.forget_known(&known);
+        assert!(given_up.0.borrow().is_empty());
     }
 }

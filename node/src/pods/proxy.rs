@@ -264,6 +264,7 @@ impl PodProxy {
             if let (Some(known), true) = (&known, self.connections.n_inbound() > 0) {
                 self.connections.judge_again(&now, &self.shared.pod, known);
             }
+            self.thread.unknown_policies.forget_known(&now);
             drop(now);
             mesh.changed().await;
         }
