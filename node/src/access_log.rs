@@ -3,6 +3,7 @@
 //! Lines go to a buffer of the thread and from there, batch by batch, to the log's writer. Names
 //! of the two ends are put together once per pair of workloads, by `context`.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -21,6 +22,9 @@ pub(crate) const PAUSE: Duration = Duration::from_millis(20);
 
 /// Octets of a full batch.
 const MAX_BATCH: usize = 64 << 10;
+
+/// Octets of a text by which a peer can lengthen a line.
+const MAX_TEXT: usize = 512;
 
 /// The path that a connection took through this proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -123,7 +127,7 @@ impl AccessLog {
             line.bare("bytes_recv", outcome.bytes_received);
             line.text("duration", &format!("{}ms", outcome.duration.as_millis()));
             if let Some(failure) = outcome.failure {
-                line.text("error", failure.text).text("code", failure.code);
+                line.text("error", &cut(failure.text)).text("code", failure.code);
             }
         });
     }
@@ -139,7 +143,7 @@ impl AccessLog {
         self.write(Level::WARN, "connection failed", |line| {
             line.display("src.addr", source).display("dst.addr", destination);
             line.text("direction", direction.as_str());
-            line.text("error", failure.text).text("code", failure.code);
+            line.text("error", &cut(failure.text)).text("code", failure.code);
         });
     }
 
@@ -196,7 +200,7 @@ fn connection(line: &mut Line, ends: &Ends, addresses: Addresses<'_>) {
     line.display("src.addr", addresses.source);
     named(line, &ends.source, ["src.workload", "src.namespace", "src.identity", "src.cluster"]);
     line.display("dst.addr", addresses.destination);
-    match addresses.hbone {
+    match addresses.hbone.map(cut).as_deref() {
         Some(authority) if authority.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"') => {
             line.display("dst.hbone_addr", authority);
         }
@@ -216,6 +220,15 @@ fn named(line: &mut Line, end: &Named, keys: [&str; 4]) {
     for (key, value) in keys.into_iter().zip(values) {
         known(line, key, value);
     }
+}
+
+/// A text, or its beginning and how much more there was.
+fn cut(text: &str) -> Cow<'_, str> {
+    if text.len() <= MAX_TEXT {
+        return text.into();
+    }
+    let (kept, rest) = text.split_at(text.floor_char_boundary(MAX_TEXT));
+    format!("{kept}… ({} more octets)", rest.len()).into()
 }
 
 fn known(line: &mut Line, key: &str, value: &str) {

@@ -2,7 +2,7 @@
 //!
 //! [`Logging::init`] once per process; then `tracing` everywhere. Lines that are too many for tracing (one per
 //! connection) are built with [`Line`] and pushed with [`Logging::push`] after asking a [`TargetLevel`].
-//! Nothing is dropped: when [`QUEUE_LINES`] lines wait, those who log wait too.
+//! Nothing is dropped: when [`QUEUE_LINES`] lines or [`QUEUE_OCTETS`] wait, those who log wait too.
 mod filter;
 mod layer;
 mod line;
@@ -10,7 +10,7 @@ mod queue;
 
 pub use filter::{AdjustError, Alias, TargetLevel};
 pub use line::{Format, Line};
-pub use queue::{BATCH_LINES, QUEUE_LINES};
+pub use queue::{BATCH_LINES, QUEUE_LINES, QUEUE_OCTETS};
 
 use std::io::Write;
 use std::sync::Arc;

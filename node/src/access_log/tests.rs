@@ -142,6 +142,18 @@ fn text_from_a_peer_cannot_break_a_line() {
 }
 
 #[test]
+fn text_from_a_peer_cannot_make_a_line_long() {
+    let addr: SocketAddr = "[::1]:1".parse().unwrap();
+    let long = format!("{}ü", "x".repeat(60_000));
+    let page = written(Format::Plain, "debug", |log| {
+        log.failed(addr, addr, Direction::Inbound, Failure { text: &long, code: "c" });
+        log.opened(&ends(""), Addresses { source: addr, destination: addr, hbone: Some(&long) });
+    });
+    assert!(page.lines().count() == 2 && page.lines().all(|line| line.len() < 1000), "{page}");
+    assert!(page.contains("xxx… (59490 more octets)\" code=\"c\""), "{page}");
+}
+
+#[test]
 fn a_line_tells_only_what_is_known_and_wanted() {
     let addr: SocketAddr = "10.0.0.1:80".parse().unwrap();
     let addresses = Addresses { source: addr, destination: addr, hbone: None };

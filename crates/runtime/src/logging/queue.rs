@@ -8,6 +8,8 @@ use parking_lot::{Condvar, Mutex};
 
 /// Lines that may wait before those who log wait themselves.
 pub const QUEUE_LINES: usize = 10_000;
+/// Octets that may wait likewise: lines can be long.
+pub const QUEUE_OCTETS: usize = 8 << 20;
 /// Lines given to the output at once.
 pub const BATCH_LINES: usize = 64;
 
@@ -24,6 +26,7 @@ pub(super) struct Queue {
 struct State {
     chunks: VecDeque<(Vec<u8>, usize)>,
     n_lines: usize,
+    octets: usize,
     writing: bool,
 }
 
@@ -42,10 +45,11 @@ impl Queue {
             return;
         }
         let mut state = self.state.lock();
-        while state.n_lines >= QUEUE_LINES {
+        while state.n_lines >= QUEUE_LINES || state.octets >= QUEUE_OCTETS {
             self.written.wait(&mut state);
         }
         state.n_lines += n_lines;
+        state.octets += lines.len();
         state.chunks.push_back((lines, n_lines));
         drop(state);
         self.filled.notify_one();
@@ -88,6 +92,7 @@ impl Queue {
             }
         }
         state.n_lines = state.n_lines.saturating_sub(n_taken);
+        state.octets = state.octets.saturating_sub(batch.len());
         state.writing = true;
     }
 }

@@ -220,6 +220,40 @@ fn full_queue_blocks_and_loses_nothing() {
     }
 }
 
+/// Few lines, each of them long: those who log wait all the same.
+#[test]
+fn a_queue_is_full_by_octets_too() {
+    const LINE: usize = 1 << 20;
+    const N_LINES: usize = 64;
+    let (go, go_receiver) = channel();
+    let (wrote, written) = channel();
+    let (logging, _) =
+        Logging::build(settings(Format::Plain, "info"), Gate { go: go_receiver, wrote }).unwrap();
+    let (pushed, pushes) = channel();
+    let logger = std::thread::spawn(move || {
+        for _ in 0..N_LINES {
+            logging.push(vec![b'x'; LINE], 1);
+            pushed.send(()).unwrap();
+        }
+    });
+    let (mut n_pushed, mut n_written) = (0, 0);
+    for _ in 0..QUEUE_OCTETS / LINE {
+        pushes.recv_timeout(Duration::from_secs(20)).unwrap();
+        n_pushed += 1;
+    }
+    while n_written < N_LINES {
+        // Those that wait, the batch that is being written, and what fitted when there was room for one octet.
+        assert!(
+            n_pushed - n_written <= 2 * QUEUE_OCTETS / LINE + 1,
+            "{n_pushed} of them, {n_written} written"
+        );
+        go.send(()).unwrap();
+        n_written += written.recv_timeout(Duration::from_secs(20)).unwrap().len() / LINE;
+        n_pushed += pushes.try_iter().count();
+    }
+    logger.join().unwrap();
+}
+
 #[test]
 fn flush_does_not_wait_for_ever() {
     let (_go, go_receiver) = channel();

@@ -1,12 +1,15 @@
 //! The texts of `forwarded` and `traceparent`, which a peer may fill with anything.
 
-/// The `host=` parameter of a `forwarded` header, without quotes; empty is none.
+/// Octets of the longest host name, and of a port behind it. A host is kept as long as its connection is open.
+const MAX_HOST: usize = 253 + ":65535".len();
+
+/// The `host=` parameter of a `forwarded` header, without quotes; empty is none, and so is what can be no host's name.
 pub(super) fn forwarded_host(header: &str) -> Option<&str> {
     if !header.is_ascii() {
         return None;
     }
     let host = header.split(';').find_map(|parameter| parameter.trim().strip_prefix("host="))?;
-    Some(host.trim_matches('"')).filter(|host| !host.is_empty())
+    Some(host.trim_matches('"')).filter(|host| (1..=MAX_HOST).contains(&host.len()))
 }
 
 /// The trace id of a well-formed `traceparent`. Anything else is no trace, and never a fault.
@@ -32,6 +35,7 @@ mod tests {
         assert_eq!(forwarded_host("host="), None);
         assert_eq!(forwarded_host("host=\"\""), None);
         assert_eq!(forwarded_host("host=svc.exämple"), None);
+        assert_eq!(forwarded_host(&format!("host={}", "x".repeat(60_000))), None);
     }
 
     #[test]
