@@ -292,6 +292,54 @@ fn the_answer_leaves_together_with_what_the_application_answers() {
     });
 }
 
+/// Lets a relay run once; nobody else gets a turn.
+async fn step(relay: &mut Pin<Box<dyn Future<Output = RelayEnd>>>) {
+    poll_fn(|cx| {
+        assert!(relay.as_mut().poll(cx).is_pending());
+        Poll::Ready(())
+    })
+    .await;
+}
+
+/// What another stream says in the same turn, in a batch or not, is company: nothing waits for ever, or out of order.
+#[test]
+fn an_answer_that_waits_leaves_with_what_others_say() {
+    run(async {
+        let (client, server) = acquainted(&Settings::default(), &Settings::default()).await;
+        let (mut other, opening) = ask(&client).await;
+        let tunnel = server.next().await.unwrap().accept(&[]);
+        let (proxy, opened) = opening.await.unwrap();
+        spawn(relay(opened.unwrap().1, proxy, &Arc::default()));
+        let (mut far_other, far_proxy) = pair().await;
+        let mut relay_of_other: Pin<Box<dyn Future<Output = RelayEnd>>> =
+            Box::pin(relay(tunnel, far_proxy, &Arc::default()));
+        let sizes = [1_usize, 16_384, 4_096, 60_000, 16_384, 4_097, 16_375, 300];
+        for (turn, size) in sizes.into_iter().cycle().take(64).enumerate() {
+            let (mut app, opening) = ask(&client).await;
+            app.write_all(b"a request").await.unwrap();
+            let incoming = server.next().await.unwrap();
+            // The event loop learns that the other application has something to say.
+            step(&mut relay_of_other).await;
+            far_other.write_all(&vec![7; size]).await.unwrap();
+            for _ in 0..20 {
+                tokio::task::yield_now().await;
+            }
+            // Both in one turn, whichever comes first.
+            if turn % 2 == 0 {
+                step(&mut relay_of_other).await;
+            }
+            let mut tunnel = incoming.accept(&[]);
+            step(&mut relay_of_other).await;
+            let (_proxy, opened) = opening.await.unwrap();
+            opened.unwrap();
+            other.read_exact(&mut vec![0; size]).await.unwrap();
+            let mut said = [0; 9];
+            tunnel.read_exact(&mut said).await.unwrap();
+            assert_eq!(&said, b"a request");
+        }
+    });
+}
+
 #[test]
 fn an_answer_that_waits_for_nothing_leaves_by_itself() {
     run(async {
