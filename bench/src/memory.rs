@@ -25,9 +25,8 @@ const BULK_MIB: f64 = 16.0;
 const AFTER_BURST: f64 = 1.2;
 /// How long opening a step of idle connections may take.
 const OPEN_LIMIT: Duration = Duration::from_secs(60);
-/// Between the start and the look at the memory.
-const SETTLE: Duration = Duration::from_millis(1500);
-/// Between the last echo and the look at the memory, and before a burst: whoever gives back what it does not need gets the time for it.
+/// Between the start or the last echo and the look at the memory, and before a burst: whoever gives back what it does not
+/// need gets the time for it, in every row.
 const REST: Duration = Duration::from_secs(12);
 
 /// The larger one of a system's processes.
@@ -84,7 +83,7 @@ pub(crate) async fn idle(systems: &Systems, peers: &[Peer], steps: &[usize], rep
 
 /// The figures in the order of the rows; nothing where a step does not fit.
 async fn idle_of(systems: &Systems, peer: Peer, steps: &[usize]) -> anyhow::Result<Vec<Option<f64>>> {
-    tokio::time::sleep(SETTLE).await;
+    tokio::time::sleep(REST).await;
     let start = largest(systems, peer)?;
     let mut values = vec![Some(mib(start.resident)), Some(mib(start.anonymous))];
     let (pod, to) = systems.world.way(peer, false);

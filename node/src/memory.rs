@@ -10,24 +10,31 @@ use tokio::time::Instant;
 
 use crate::threads::{Thread, Threads};
 
-/// Time between two looks. For the heap two have to agree, so that it goes back within a quarter of a minute.
+/// Time between two looks while the node is busy, and between two at the heap: two of these have to agree, so that it goes
+/// back within a quarter of a minute.
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// The same until the start is over, which the first quiet look tells.
-const START: Duration = Duration::from_millis(500);
+/// Time between two looks otherwise.
+const QUIET_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Idle memory that is not worth the work.
 const WORTH_IT: u64 = 3 << 20;
 
-/// Pages of the program's file that are not worth it: what an idle node needs from time to time is less.
-const WORTH_UNLOADING: u64 = 2 << 20;
+/// Pages of the program's file that are not worth it, beyond those that stayed the last time.
+const WORTH_UNLOADING: u64 = 3 << 19;
 
-/// Who uses less of a processor than this part is at rest.
-const AT_REST: u32 = 50;
+/// Who uses less of a processor than this part is not busy.
+const LIGHT: u32 = 50;
+
+/// Who uses less than the part is at rest, and may lose its pages if it has not lost them for the time: what is needed now
+/// and then, to look at a file or to give a sign of life, is not missed. Signs of life of a hundred tunnels, or traffic that
+/// is so light that it passes for rest, bring them back, and may have them for longer.
+const AT_REST: [(u32, Duration); 2] = [(2000, Duration::from_secs(5)), (500, Duration::from_secs(60))];
 
 /// Hands idle memory back, for ever.
 pub(crate) async fn give_back(threads: Weak<Threads>) {
     let (mut idle, mut rest) = (Idle::default(), Rest::default());
+    let mut heap_looked_at = Instant::now();
     loop {
         let since = (Instant::now(), memory::cpu_time());
         tokio::time::sleep(rest.pause()).await;
@@ -39,47 +46,63 @@ pub(crate) async fn give_back(threads: Weak<Threads>) {
             // What was used of the program, and the threads' buffers, are not wanted soon; if they are, they come back.
             threads.each(|_| |_: &Rc<Thread>| hbone::let_buffers_go()).await;
         }
-        if idle.is_due(usage) || rests {
+        let mut has_slack = false;
+        if heap_looked_at.elapsed() >= INTERVAL {
+            heap_looked_at = Instant::now();
+            has_slack = idle.is_due(usage);
+        }
+        if has_slack || rests {
             // Either may take milliseconds, which others have better use for.
             let given = tokio::task::spawn_blocking(move || {
-                let unloaded = rests.then(memory::unload);
                 memory::release();
+                let unloaded = rests.then(memory::unload);
                 Usage::now().map(|after| (after, unloaded))
             });
             let Ok(Ok((after, unloaded))) = given.await else { return };
             idle.released(after);
+            if rests {
+                rest.unloaded(after.of_files());
+            }
             tracing::debug!(before = ?usage, ?after, ?unloaded, "idle memory was handed back");
         }
     }
 }
 
 /// Whether the node has come to rest.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Rest {
-    is_started: bool,
-    /// What was to be unloaded was, and the node has not been busy since.
-    is_unloaded: bool,
+    is_busy: bool,
+    /// Since the program was unloaded.
+    since: Duration,
+    /// Octets of files that stayed, or came back at once; nothing once the node has been in use again.
+    kept: u64,
+}
+
+impl Default for Rest {
+    fn default() -> Self {
+        Self { is_busy: false, since: Duration::MAX, kept: 0 }
+    }
 }
 
 impl Rest {
     fn pause(&self) -> Duration {
-        if self.is_started { INTERVAL } else { START }
+        if self.is_busy { INTERVAL } else { QUIET_INTERVAL }
     }
 
-    /// Between two looks the node did next to nothing, for the first time since it was busy, and it has more of its file
-    /// in memory than it needs for that. Light traffic needs its pages, and does not lose them again and again.
+    /// Between two looks the node did next to nothing, and it has more of its file in memory than it needs for that.
     fn is_due(&mut self, used: Duration, elapsed: Duration, of_files: u64) -> bool {
-        if used >= elapsed / AT_REST {
-            self.is_unloaded = false;
+        self.since = self.since.saturating_add(elapsed);
+        self.is_busy = used >= elapsed / LIGHT;
+        let Some((_, least)) = AT_REST.into_iter().find(|(part, _)| used < elapsed / *part) else {
+            self.kept = 0;
             return false;
-        }
-        let due = !self.is_unloaded && of_files > WORTH_UNLOADING;
-        if due {
-            // The first quiet look may fall between two parts of the start, and is one more than the others.
-            self.is_unloaded = self.is_started;
-            self.is_started = true;
-        }
-        due
+        };
+        self.since >= least && of_files > self.kept.saturating_add(WORTH_UNLOADING)
+    }
+
+    fn unloaded(&mut self, of_files: u64) {
+        self.since = Duration::ZERO;
+        self.kept = of_files;
     }
 }
 
@@ -134,21 +157,48 @@ mod tests {
     }
 
     #[test]
-    fn the_program_is_unloaded_once_when_the_node_has_come_to_rest() {
-        let (busy, light) = (Duration::from_millis(300), Duration::from_millis(50));
+    fn the_program_is_unloaded_whenever_the_node_has_come_to_rest() {
+        let (busy, light) = (Duration::from_millis(300), Duration::from_millis(5));
+        let (next_to_nothing, look) = (Duration::from_micros(400), QUIET_INTERVAL);
         let mut rest = Rest::default();
-        assert_eq!(rest.pause(), START);
-        assert!(!rest.is_due(busy, START, 14 * MIB), "it starts");
-        assert!(rest.is_due(Duration::ZERO, START, 14 * MIB));
+        assert!(!rest.is_due(busy, look, 14 * MIB), "it starts");
         assert_eq!(rest.pause(), INTERVAL);
-        assert!(rest.is_due(light, INTERVAL, 14 * MIB), "the last of the start");
-        for _ in 0..10 {
-            assert!(!rest.is_due(light, INTERVAL, 14 * MIB), "light traffic keeps what it uses");
+        assert!(!rest.is_due(light, look, 14 * MIB), "light traffic keeps what it uses");
+        assert_eq!(rest.pause(), QUIET_INTERVAL);
+        assert!(rest.is_due(next_to_nothing, look, 14 * MIB));
+        rest.unloaded(4 * MIB);
+        for _ in 0..4 {
+            assert!(!rest.is_due(next_to_nothing, look, 14 * MIB), "not again and again");
         }
-        assert!(!rest.is_due(busy, INTERVAL, 14 * MIB), "busy");
-        assert!(!rest.is_due(light, INTERVAL, MIB), "nothing to gain");
-        assert!(rest.is_due(light, INTERVAL, 14 * MIB));
-        assert!(!rest.is_due(light, INTERVAL, 14 * MIB));
+        assert!(rest.is_due(Duration::ZERO, look, 14 * MIB), "what was used since is not wanted either");
+        rest.unloaded(4 * MIB);
+        for _ in 0..10 {
+            assert!(!rest.is_due(Duration::ZERO, look, 5 * MIB), "nothing to gain");
+        }
+        for _ in 0..10 {
+            assert!(!rest.is_due(light, look, 14 * MIB));
+        }
+        let signs_of_life = Duration::from_millis(1);
+        assert!(!rest.is_due(signs_of_life, look, 14 * MIB), "not so soon");
+        assert!(rest.is_due(Duration::ZERO, look, 14 * MIB));
+        rest.unloaded(4 * MIB);
+        for _ in 0..59 {
+            assert!(!rest.is_due(signs_of_life, look, 14 * MIB));
+        }
+        assert!(rest.is_due(signs_of_life, look, 14 * MIB), "once a minute");
+    }
+
+    /// Where unloading brings nothing it is not tried for ever.
+    #[test]
+    fn what_is_not_given_up_is_left_alone() {
+        let mut rest = Rest::default();
+        assert!(rest.is_due(Duration::ZERO, QUIET_INTERVAL, 14 * MIB));
+        rest.unloaded(13 * MIB);
+        for _ in 0..10 {
+            assert!(!rest.is_due(Duration::ZERO, QUIET_INTERVAL, 14 * MIB));
+        }
+        assert!(!rest.is_due(Duration::from_millis(5), QUIET_INTERVAL, 14 * MIB), "in use: that may be why");
+        assert!(rest.is_due(Duration::ZERO, QUIET_INTERVAL, 14 * MIB));
     }
 
     /// Free memory between blocks in use cannot go back: it is not tried again and again.
