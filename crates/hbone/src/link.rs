@@ -4,6 +4,7 @@
 //! Whoever has something to send puts frames into the core's output and calls [`Link::kick`]; the driver seals them
 //! at the end of the event loop's tick, so that what many streams have to say leaves in one write.
 
+mod burst;
 mod transfer;
 
 use std::cell::RefCell;
@@ -325,12 +326,7 @@ impl Link {
         }
         let mut sent = 0;
         if !state.is_blocked() {
-            let written = match pieces {
-                [[], [], []] => return,
-                [one, [], []] | [[], one, []] | [[], [], one] => self.with_socket(|socket| socket.write(one)),
-                pieces => self.with_socket(|socket| socket.write_vectored(&pieces.map(IoSlice::new))),
-            };
-            match written {
+            match self.write(pieces) {
                 Ok(written) => sent = written,
                 Err(error) => return state.write_failed(&error),
             }
