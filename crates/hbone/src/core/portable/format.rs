@@ -22,7 +22,7 @@ use crate::record::testing::{Direction, Parts, Secret, Suite};
 use crate::{Budget, Budgets};
 
 /// The version, and the digest of what it declares and of a value of it.
-const PINNED: (u16, &str) = (4, "7004754b72213613be9d7b0739b92a2296401f30b61565543478f5e5a93b9d91");
+const PINNED: (u16, &str) = (4, "eb7d730b4a1645e98471eee053ce8205a7d971a29d20e4b1c3cf1226a1732967");
 
 #[test]
 fn a_change_of_the_format_takes_the_next_version() {
@@ -60,7 +60,9 @@ fn declared() -> String {
                 let written = |line: &&str| {
                     ["put(to)", "put(&mut to)", "to.raw(", "to.octets("].iter().any(|by| line.contains(by))
                 };
-                found.push(text.lines().map(str::trim).filter(written).collect::<Vec<_>>().join("\n"));
+                let written = text.lines().map(str::trim).filter(written).collect::<Vec<_>>().join("\n");
+                // A file that has to do with it, or not: how many there are is no part of the format.
+                found.extend(Some(written).filter(|lines| !lines.is_empty()));
             }
         }
     }
