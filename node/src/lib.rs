@@ -14,6 +14,7 @@ mod certs;
 mod config;
 mod connections;
 mod context;
+mod dialers;
 mod dns;
 mod failure;
 mod hostnames;

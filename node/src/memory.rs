@@ -44,7 +44,11 @@ pub(crate) async fn give_back(threads: Weak<Threads>) {
         let rests = rest.is_due(used, since.0.elapsed(), usage.of_files());
         if rests && let Some(threads) = threads.upgrade() {
             // What was used of the program, and the threads' buffers, are not wanted soon; if they are, they come back.
-            threads.each(|_| |_: &Rc<Thread>| hbone::let_buffers_go()).await;
+            let let_go = |thread: &Rc<Thread>| {
+                hbone::let_buffers_go();
+                thread.dialers.let_sockets_go();
+            };
+            threads.each(|_| let_go).await;
         }
         let mut has_slack = false;
         if heap_looked_at.elapsed() >= INTERVAL {

@@ -20,6 +20,7 @@ use crate::access_log::AccessLog;
 use crate::certs::CertificateManager;
 use crate::certs::revocations::Revision;
 use crate::context::Contexts;
+use crate::dialers::Dialers;
 use crate::hostnames::Hostnames;
 use crate::inbound::UnknownPolicies;
 use crate::metrics::Shard;
@@ -43,6 +44,7 @@ pub(crate) struct Thread {
     pub(crate) hostnames: Hostnames,
     pub(crate) unknown_policies: UnknownPolicies,
     pub(crate) peers: Peers,
+    pub(crate) dialers: Dialers,
 }
 
 /// What a thread is equipped with before it carries traffic.
@@ -71,6 +73,7 @@ impl Thread {
             hostnames: Hostnames::new(Arc::clone(&settings)),
             unknown_policies: UnknownPolicies::default(),
             peers: Peers::new(revocations, clock),
+            dialers: Dialers::default(),
             settings,
         }
     }

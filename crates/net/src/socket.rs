@@ -10,12 +10,14 @@ use std::time::Duration;
 use socket2::{SockRef, TcpKeepalive};
 
 mod dial;
+mod dialer;
 mod listen;
 mod original;
 #[cfg(test)]
 mod tests;
 
 pub use dial::{DialOptions, Dialed, SourceFallback, dial};
+pub use dialer::Dialer;
 pub use listen::{ListenError, ListenOptions, Listener, Transparent, UdpOptions, bind_udp, listen};
 pub use original::{FoundBy, OriginalDestination, original_destination};
 

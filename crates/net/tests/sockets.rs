@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use culvert_net as net;
 use kit::sandbox::{Host, sandboxed};
-use net::socket::{DialOptions, ListenOptions, Transparent, UdpOptions, bind_udp, can_mark, dial, listen};
+use net::socket::{
+    DialOptions, Dialer, ListenOptions, Transparent, UdpOptions, bind_udp, can_mark, dial, listen,
+};
 use socket2::SockRef;
 
 const MARK: u32 = 1337;
@@ -46,6 +48,40 @@ fn marks_and_port_sharing_are_as_configured_and_dialled_sockets_never_share() {
             assert!(!socket.reuse_port().unwrap() && !socket.ip_transparent_v4().unwrap());
             assert_eq!(dialled.stream.local_addr().unwrap().ip(), pod.v4());
         }
+    });
+}
+
+/// Sockets are made ahead, the more the more are wanted, up to a bound, and each is the pod's and has the options.
+#[test]
+fn a_dialer_makes_sockets_ahead_in_its_namespace() {
+    sandboxed(|mut sandbox| {
+        let pod = sandbox.host("pod", &["10.0.0.1", "fd00::1"]);
+        let wildcard: SocketAddr = "[::]:0".parse().unwrap();
+        let listener = pod.run(|| listen(wildcard, &ListenOptions::default())).unwrap();
+        let port = listener.socket.local_addr().unwrap().port();
+        let namespace = std::sync::Arc::new(pod.namespace.try_clone().unwrap());
+        let options = DialOptions { mark: Some(MARK), ..DialOptions::default() };
+        let dialer = Dialer::new(Some(namespace), options);
+        sandbox_runtime().block_on(async {
+            let mut connections = Vec::new();
+            let mut ready = Vec::new();
+            for _ in 0..16 {
+                // Only the pod itself can be reached by its loopback address.
+                let dialed = dialer.dial(([127, 0, 0, 1], port).into(), None).await.unwrap();
+                assert_eq!(SockRef::from(&dialed.stream).mark().unwrap(), MARK);
+                connections.push(dialed);
+                ready.push(dialer.n_ready());
+            }
+            // Visits make one, two, four, eight and eight.
+            assert_eq!(ready, [0, 1, 0, 3, 2, 1, 0, 7, 6, 5, 4, 3, 2, 1, 0, 7]);
+            let v6 =
+                dialer.dial(("::1".parse::<std::net::IpAddr>().unwrap(), port).into(), None).await.unwrap();
+            assert!(v6.stream.local_addr().unwrap().is_ipv6());
+            dialer.let_go();
+            assert_eq!(dialer.n_ready(), 0);
+            dialer.dial(([127, 0, 0, 1], port).into(), None).await.unwrap();
+            assert_eq!(dialer.n_ready(), 0, "one dial after a rest makes one");
+        });
     });
 }
 

@@ -60,7 +60,7 @@ fn connect(
     async move {
         let certificate = thread.certificates.certificate(&key.source, Priority::RealTime).await;
         let certificate = certificate.map_err(ConnectionError::NoCertificate)?;
-        let tcp = dial_from(shared.netns.as_ref(), &thread, key.next_hop, None).await;
+        let tcp = dial_from(shared.netns.as_deref(), &thread, key.next_hop).await;
         let tcp = tcp.map_err(|error| match error.kind() {
             io::ErrorKind::TimedOut => ConnectionError::HboneDialTimeout(error),
             _ => ConnectionError::Dial(error),

@@ -106,7 +106,7 @@ impl Instance {
         let (seats, arrivals) = Seats::new(environment.threads.loads());
         let shared = Arc::new(PodShared {
             pod,
-            netns,
+            netns: netns.map(Arc::new),
             own,
             drains: Drains { outbound: outbound.1, inbound: inbound.1, plaintext: plaintext.1 },
             seats,
@@ -240,11 +240,11 @@ fn serve_dns(
     let (for_udp, for_tcp) = (Arc::clone(&shared), Arc::clone(&shared));
     let tcp_thread = Rc::clone(thread);
     let upstream = dns::Upstream {
-        udp: Rc::new(move |resolver| netns::udp_towards(for_udp.netns.as_ref(), &settings, resolver)),
+        udp: Rc::new(move |resolver| netns::udp_towards(for_udp.netns.as_deref(), &settings, resolver)),
         tcp: Rc::new(move |resolver| {
             let (shared, thread) = (Arc::clone(&for_tcp), Rc::clone(&tcp_thread));
             let dialed =
-                async move { super::proxy::dial_from(shared.netns.as_ref(), &thread, resolver, None).await };
+                async move { super::proxy::dial_from(shared.netns.as_deref(), &thread, resolver).await };
             dialed.boxed_local()
         }),
     };

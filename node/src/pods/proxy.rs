@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use hbone::Pool;
 use identity::SpiffeId;
-use net::socket::{Dialed, Listener, dial};
+use net::socket::{Dialed, Dialer, Listener, dial};
 use net::{NetNamespace, socket};
 use runtime::drain::{Drain, Guard};
 use runtime::tasks::TaskGroup;
@@ -46,7 +46,7 @@ pub(crate) struct Drains {
 pub(crate) struct PodShared {
     pub(crate) pod: Pod,
     /// Where its sockets live; none: where the proxy itself does.
-    pub(crate) netns: Option<NetNamespace>,
+    pub(crate) netns: Option<Arc<NetNamespace>>,
     /// The proxy's own pod: its identity is known without discovery, its application is the proxy
     /// itself, and the client's address is not kept.
     pub(crate) own: Option<SpiffeId>,
@@ -83,6 +83,7 @@ pub(crate) struct PodProxy {
     pub(crate) connections: Rc<Connections>,
     pub(crate) carried: CarriedKinds,
     pub(crate) pool: Pool<PoolKey, ConnectionError>,
+    dialer: Rc<Dialer>,
 }
 
 /// Connections whose bytes flow, by what cuts them.
@@ -128,7 +129,9 @@ impl PodProxy {
             inbound: carried(&drains.inbound),
             plaintext: carried(&drains.plaintext),
         };
-        let proxy = Rc::new(Self { thread: Rc::clone(thread), shared, connections, carried, pool });
+        let dialer = Dialer::new(shared.netns.clone(), settings.dial(None));
+        let (thread, dialer) = (Rc::clone(thread), thread.dialers.add(dialer));
+        let proxy = Rc::new(Self { thread, shared, connections, carried, pool, dialer });
         let Listeners { outbound, inbound, plaintext } = listeners;
         if let Some(listener) = outbound {
             let drain = proxy.shared.drains.outbound.clone();
@@ -273,10 +276,10 @@ impl PodProxy {
     /// The pod's workload as discovery knows it, waiting for it if need be.
     pub(crate) async fn local_workload(&self) -> Result<Arc<Workload>, ConnectionError> {
         let pod = &self.shared.pod;
-        let mut mesh = self.thread.mesh.clone();
-        if let Some(local) = mesh.current().local_workload(pod) {
+        if let Some(local) = self.thread.mesh.current().local_workload(pod) {
             return Ok(Arc::clone(local));
         }
+        let mut mesh = self.thread.mesh.clone();
         let appears = async {
             loop {
                 mesh.changed().await;
@@ -293,21 +296,26 @@ impl PodProxy {
 
     /// Dials from the pod's namespace, within the limit, from a foreign address if given.
     pub(crate) async fn dial(&self, to: SocketAddr, source: Option<IpAddr>) -> io::Result<TcpStream> {
-        dial_from(self.shared.netns.as_ref(), &self.thread, to, source).await
+        within_limit(self.dialer.dial(to, of_family(source, to))).await
     }
 }
 
-/// As [`PodProxy::dial`].
+/// Dials once, from `netns`, within the limit.
 pub(crate) async fn dial_from(
     netns: Option<&NetNamespace>,
     thread: &Thread,
     to: SocketAddr,
-    source: Option<IpAddr>,
 ) -> io::Result<TcpStream> {
-    // A source of the other family could not reach the target.
-    let source = source.filter(|source| source.is_ipv4() == to.is_ipv4());
-    let options = thread.settings.dial(source);
-    let dialed = tokio::time::timeout(DIAL_LIMIT, dial(to, netns, &options)).await;
+    within_limit(dial(to, netns, &thread.settings.dial(None))).await
+}
+
+/// A source of the other family could not reach the target.
+fn of_family(source: Option<IpAddr>, to: SocketAddr) -> Option<IpAddr> {
+    source.filter(|source| source.is_ipv4() == to.is_ipv4())
+}
+
+async fn within_limit(dialing: impl Future<Output = io::Result<Dialed>>) -> io::Result<TcpStream> {
+    let dialed = tokio::time::timeout(DIAL_LIMIT, dialing).await;
     let dialed = dialed.map_err(|late| io::Error::new(io::ErrorKind::TimedOut, late))?;
     let Dialed { stream, fallback } = dialed?;
     if let Some(fallback) = fallback {

@@ -54,12 +54,21 @@ pub async fn dial(
     namespace: Option<&NetNamespace>,
     options: &DialOptions,
 ) -> io::Result<Dialed> {
-    let target = canonical(target);
-    let source = options.source.map(|ip| ip.to_canonical()).filter(|ip| *ip != target.ip());
     let make = |domain| match namespace {
         Some(namespace) => namespace.run(|| prepare(domain, options)).map_err(io::Error::other)?,
         None => prepare(domain, options),
     };
+    dial_with(target, options.source, make).await
+}
+
+/// Connects with a socket from `make`.
+pub(super) async fn dial_with(
+    target: SocketAddr,
+    source: Option<IpAddr>,
+    make: impl Fn(Domain) -> io::Result<Socket>,
+) -> io::Result<Dialed> {
+    let target = canonical(target);
+    let source = source.map(|ip| ip.to_canonical()).filter(|ip| *ip != target.ip());
     let socket = make(Domain::for_address(target))?;
     let (socket, fallback) = match source.map(|source| bind_foreign(&socket, source, target)) {
         None | Some(Ok(())) => (socket, None),
@@ -91,7 +100,7 @@ async fn establish(socket: Socket, target: SocketAddr) -> io::Result<TcpStream> 
     Ok(stream)
 }
 
-fn prepare(domain: Domain, options: &DialOptions) -> io::Result<Socket> {
+pub(super) fn prepare(domain: Domain, options: &DialOptions) -> io::Result<Socket> {
     let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     if let Some(mark) = options.mark {
         socket.set_mark(mark)?;
