@@ -13,7 +13,7 @@ use crate::Tunnel;
 use crate::core::{Capacity, DATA_PAYLOAD};
 use crate::link::MAX_OUTPUT;
 use crate::scratch::Scratch;
-use crate::socket::{read_at_once, read_if_ready, reset_on_close};
+use crate::socket::{read_if_ready, reset_on_close};
 
 /// Octets that are kept until the answer: the head of most requests.
 const KEPT: usize = 4 << 10;
@@ -25,8 +25,6 @@ pub(crate) struct Early<'a> {
     app: &'a TcpStream,
     /// Octets that may still go ahead of the answer.
     room: usize,
-    /// The event loop has not been asked yet.
-    first: bool,
     /// Octets taken from the application.
     taken: usize,
     /// All of them, as long as they are few.
@@ -37,7 +35,7 @@ pub(crate) struct Early<'a> {
 
 impl<'a> Early<'a> {
     pub(crate) fn new(app: &'a TcpStream) -> Self {
-        Self { app, room: DATA_PAYLOAD, first: true, taken: 0, kept: Vec::new(), settled: false }
+        Self { app, room: DATA_PAYLOAD, taken: 0, kept: Vec::new(), settled: false }
     }
 
     /// Something went ahead of an answer that has not come.
@@ -73,18 +71,15 @@ impl<'a> Early<'a> {
     /// Sends what the application has said by now, its end included, and registers for more.
     pub(crate) fn pump(&mut self, tunnel: &Tunnel, cx: &mut Context<'_>) -> io::Result<()> {
         while self.room > 0 {
-            let at_once = std::mem::take(&mut self.first);
-            if !at_once {
-                match self.app.poll_read_ready(cx) {
-                    Poll::Ready(ready) => ready?,
-                    Poll::Pending => return Ok(()),
-                }
+            // A socket that was just accepted counts as readable until a read has shown that it is not.
+            match self.app.poll_read_ready(cx) {
+                Poll::Ready(ready) => ready?,
+                Poll::Pending => return Ok(()),
             }
             let Some(wanted) = self.wanted(tunnel, cx) else { return Ok(()) };
             let read: io::Result<usize> = Scratch::lend(|scratch| {
                 let buffer = scratch.slots.get_mut(..wanted).unwrap_or_default();
-                let read = if at_once { read_at_once } else { read_if_ready };
-                let n = read(self.app, buffer)?;
+                let n = read_if_ready(self.app, buffer)?;
                 let said = buffer.get(..n).unwrap_or_default();
                 tunnel.send_early(said);
                 self.keep(said);

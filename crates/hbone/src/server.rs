@@ -86,9 +86,8 @@ impl ServerConnection {
             if let Some((cell, head)) =
                 state.arrivals.pop_front().and_then(|cell| cell.request().map(|head| (cell, head)))
             {
-                let RequestHead { method, authority, headers, .. } = head;
                 let tunnel = Tunnel { link: self.link.clone(), cell };
-                return Poll::Ready(Some(IncomingConnect { method, authority, headers, tunnel }));
+                return Poll::Ready(Some(IncomingConnect { head, tunnel }));
             }
             if state.ended.is_some() {
                 return Poll::Ready(None);
@@ -138,19 +137,30 @@ impl Drop for ServerConnection {
 /// A request that waits for its answer. Dropping it resets the stream with CANCEL.
 #[derive(Debug)]
 pub struct IncomingConnect {
-    /// Value of `:method`; anything but `CONNECT` deserves 400.
-    pub method: String,
-    /// Value of `:authority`, if there was one. Well-formed as an authority, nothing more.
-    pub authority: Option<String>,
-    /// Ordinary headers in the order received; values as bytes, names in lower case.
-    pub headers: Vec<(String, Vec<u8>)>,
+    /// Shared with the stream, which takes it along if the connection moves.
+    head: Rc<RequestHead>,
     tunnel: Tunnel,
 }
 
 impl IncomingConnect {
+    /// Value of `:method`; anything but `CONNECT` deserves 400.
+    pub fn method(&self) -> &str {
+        &self.head.method
+    }
+
+    /// Value of `:authority`, if there was one. Well-formed as an authority, nothing more.
+    pub fn authority(&self) -> Option<&str> {
+        self.head.authority.as_deref()
+    }
+
+    /// Ordinary headers in the order received; values as bytes, names in lower case.
+    pub fn headers(&self) -> &[(String, Vec<u8>)] {
+        &self.head.headers
+    }
+
     /// First value of a header, if it is text.
     pub fn header(&self, name: &str) -> Option<&str> {
-        let (_, value) = self.headers.iter().find(|(n, _)| n == name)?;
+        let (_, value) = self.headers().iter().find(|(n, _)| n == name)?;
         std::str::from_utf8(value).ok()
     }
 

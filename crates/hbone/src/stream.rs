@@ -52,7 +52,7 @@ pub(crate) struct StreamCell {
 #[derive(Debug, Default)]
 struct StreamState {
     /// Server: the request that waits for its answer.
-    request: Option<Box<RequestHead>>,
+    request: Option<Rc<RequestHead>>,
     answer: Option<Box<AnswerHead>>,
     /// Client: nobody has taken the answer yet.
     asked: bool,
@@ -85,7 +85,7 @@ impl StreamCell {
     pub(crate) fn requested(id: u32, head: RequestHead) -> Rc<Self> {
         Rc::new(Self {
             id,
-            state: RefCell::new(StreamState { request: Some(Box::new(head)), ..StreamState::default() }),
+            state: RefCell::new(StreamState { request: Some(Rc::new(head)), ..StreamState::default() }),
         })
     }
 
@@ -94,7 +94,7 @@ impl StreamCell {
         let StreamPart { id, request, answer, asked, early, inbox: Inbox(inbox), ended, broken } = part;
         let inbox = if inbox.is_empty() { VecDeque::new() } else { VecDeque::from([inbox]) };
         let broken = broken.map(|fault| Box::new(Break::Stream(fault)));
-        let (request, answer) = (request.map(Box::new), answer.map(Box::new));
+        let (request, answer) = (request.map(Rc::new), answer.map(Box::new));
         let state =
             StreamState { request, answer, asked, early, inbox, ended, broken, ..StreamState::default() };
         Rc::new(Self { id, state: RefCell::new(state) })
@@ -115,7 +115,7 @@ impl StreamCell {
         wake(&mut state.writer);
         StreamPart {
             id: self.id,
-            request: state.request.take().map(|head| *head),
+            request: state.request.take().map(Rc::unwrap_or_clone),
             answer: state.answer.take().map(|head| *head),
             asked: std::mem::take(&mut state.asked),
             early: std::mem::take(&mut state.early),
@@ -126,8 +126,8 @@ impl StreamCell {
     }
 
     /// Server: the request, until it is answered.
-    pub(crate) fn request(&self) -> Option<RequestHead> {
-        self.state.borrow().request.as_deref().cloned()
+    pub(crate) fn request(&self) -> Option<Rc<RequestHead>> {
+        self.state.borrow().request.clone()
     }
 
     pub(crate) fn answered(&self) {

@@ -224,7 +224,7 @@ fn our_server_moves_under_tunnels_that_envoy_opens() {
                 connection = Some(server::accept(tcp, tls.server.clone(), &settings).await.unwrap());
             }
             let request = connection.as_ref().unwrap().next().await.unwrap();
-            assert_eq!(request.authority.as_deref(), Some("10.0.0.1:80"));
+            assert_eq!(request.authority(), Some("10.0.0.1:80"));
             let (far, proxy) = pair().await;
             relays.start(request.accept(&[]), proxy);
             let (up, down) = (noise(&mut random, 3 << 20), noise(&mut random, 3 << 20));

@@ -180,7 +180,7 @@ fn requests_without_answer_move_too() {
         }
         assert_eq!(moved.requests.len(), 2);
         let first = server.next().await.unwrap();
-        assert_eq!((first.authority.as_deref(), first.header("x-a")), (Some("10.0.0.1:80"), Some("b")));
+        assert_eq!((first.authority(), first.header("x-a")), (Some("10.0.0.1:80"), Some("b")));
         let mut tunnel = first.accept(&[("x-c", "d")]);
         server.next().await.unwrap().refuse(503);
         let [accepted, refused] = <[_; 2]>::try_from(moved.requests).unwrap();

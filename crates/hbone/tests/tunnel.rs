@@ -51,8 +51,8 @@ fn a_request_becomes_a_tunnel_that_carries_both_ways() {
         assert_eq!(client.peer_chain().len(), 1);
         let serve = async {
             let incoming: IncomingConnect = server.next().await.unwrap();
-            assert_eq!(incoming.method, "CONNECT");
-            assert_eq!(incoming.authority.as_deref(), Some("10.0.0.1:80"));
+            assert_eq!(incoming.method(), "CONNECT");
+            assert_eq!(incoming.authority(), Some("10.0.0.1:80"));
             assert_eq!(incoming.header("baggage"), Some("service.name=client"));
             incoming.accept(&[("baggage", "service.name=server")])
         };

@@ -17,29 +17,24 @@ pub(super) struct Headers {
     pub(super) forwarded_host: Option<Arc<str>>,
     /// `x-forwarded-network`.
     pub(super) network: Option<String>,
-    /// What the peer says about its workload.
-    pub(super) baggage: Option<Baggage>,
     /// The id of the trace, to find the connection's lines by.
     pub(super) trace: Option<u128>,
 }
 
 impl Headers {
-    pub(super) fn read(request: &IncomingConnect, with_baggage: bool) -> Self {
-        let lines = || {
-            let lines = request.headers.iter().filter(|(name, _)| name == "baggage");
-            lines.map(|(_, value)| value.as_slice())
-        };
-        let baggage = (with_baggage && lines().next().is_some()).then(|| Baggage::parse(lines()));
+    pub(super) fn read(request: &IncomingConnect) -> Self {
         Self {
             forwarded_host: request.header("forwarded").and_then(forwarded_host).map(Arc::from),
             network: request.header("x-forwarded-network").map(str::to_owned),
-            baggage: baggage.filter(|baggage| *baggage != Baggage::default()),
             trace: request.header("traceparent").and_then(trace_id),
         }
     }
+}
 
-    /// Who the source is as far as only the headers can tell.
-    pub(super) fn said(self) -> Who {
-        self.baggage.map_or(Who::Unknown, Who::Baggage)
-    }
+/// Who the source is as far as only the headers can tell: what the peer says about its workload. Read only for peers that
+/// discovery does not know.
+pub(super) fn said(request: &IncomingConnect) -> Who {
+    let lines = request.headers().iter().filter(|(name, _)| name == "baggage");
+    let baggage = Baggage::parse(lines.map(|(_, value)| value.as_slice()));
+    if baggage == Baggage::default() { Who::Unknown } else { Who::Baggage(baggage) }
 }

@@ -13,7 +13,7 @@ use tracing::Instrument as _;
 
 use super::admit::{self, Asking, while_allowed};
 use super::application::{Client, Way};
-use super::headers::Headers;
+use super::headers::{self, Headers};
 use crate::access_log::Direction;
 use crate::baggage;
 use crate::carried::{Entry, Established};
@@ -117,16 +117,16 @@ async fn establish(
 ) -> Option<(Relay, Established)> {
     let (proxy, link) = (&*proxy, &*link);
     let since = Instant::now();
-    let headers = Headers::read(&request, proxy.thread.settings.response_baggage);
+    let headers = Headers::read(&request);
     let span = match headers.trace {
         Some(id) => tracing::debug_span!("inbound", id = format_args!("{id:032x}"), peer = %link.peer),
         None => tracing::debug_span!("inbound", peer = %link.peer),
     };
     let established = async {
         match admitted(proxy, link, &request, &headers).await {
-            Ok((local, authority, admission)) => {
-                let counted = count(proxy, link, &local, &authority, &admission, headers, since);
-                counted.connect(proxy, link, local, admission, request).await
+            Ok(admitted) => {
+                let counted = count(proxy, link, &admitted, headers, &request, since);
+                counted.connect(proxy, link, admitted, request).await
             }
             Err(error) => {
                 super::refused(proxy, link.peer, link.local, &error);
@@ -140,21 +140,28 @@ async fn establish(
     Some((relay, Established { record, entry: Entry::Inbound(entry), open: None, span, guard }))
 }
 
+/// A request for something that is ours.
+struct Admitted {
+    local: Arc<Workload>,
+    authority: Authority,
+    admission: Admission,
+}
+
 /// Steps 2 and 3.
 async fn admitted(
     proxy: &PodProxy,
     link: &Link,
     request: &IncomingConnect,
     headers: &Headers,
-) -> Result<(Arc<Workload>, Authority, Admission), ConnectionError> {
-    if request.method != "CONNECT" {
-        return Err(ConnectionError::Method(request.method.clone()));
+) -> Result<Admitted, ConnectionError> {
+    if request.method() != "CONNECT" {
+        return Err(ConnectionError::Method(request.method().to_owned()));
     }
-    let authority: Authority = request.authority.as_deref().unwrap_or_default().parse()?;
+    let authority: Authority = request.authority().unwrap_or_default().parse()?;
     let local = proxy.local_workload().await?;
     let host = headers.forwarded_host.as_deref();
     let admission = admit::destination(&proxy.thread, &local, link.local.ip(), &authority, host).await?;
-    Ok((local, authority, admission))
+    Ok(Admitted { local, authority, admission })
 }
 
 /// A request that is counted.
@@ -166,19 +173,22 @@ struct Counted {
 fn count(
     proxy: &PodProxy,
     link: &Link,
-    local: &Arc<Workload>,
-    authority: &Authority,
-    admission: &Admission,
+    admitted: &Admitted,
     headers: Headers,
+    request: &IncomingConnect,
     since: Instant,
 ) -> Counted {
-    let mesh = proxy.thread.mesh.current();
-    let known = mesh.source_workload(link.peer.ip(), headers.network.as_deref()).cloned();
-    let forwarded_host = headers.forwarded_host.clone();
+    let Admitted { local, authority, admission } = admitted;
+    let Headers { forwarded_host, network, .. } = headers;
+    let source = match proxy.thread.mesh.current().source_workload(link.peer.ip(), network.as_deref()) {
+        Some(known) => Who::Workload(Arc::clone(known)),
+        None if proxy.thread.settings.response_baggage => headers::said(request),
+        None => Who::Unknown,
+    };
     let facts = Facts {
         direction: Direction::Inbound,
         security: Security::MutualTls,
-        source: known.map_or_else(|| headers.said(), Who::Workload),
+        source,
         source_identity: link.identity.clone(),
         destination: Who::Workload(Arc::clone(local)),
         service: admission.service.clone(),
@@ -195,11 +205,11 @@ impl Counted {
         self,
         proxy: &PodProxy,
         link: &Link,
-        local: Arc<Workload>,
-        admission: Admission,
+        admitted: Admitted,
         request: IncomingConnect,
     ) -> Option<(Relay, Record, InboundEntry)> {
         let Self { mut record, forwarded_host } = self;
+        let Admitted { local, admission, .. } = admitted;
         let asking = Asking {
             source: link.peer,
             identity: link.identity.clone(),
