@@ -4,8 +4,6 @@
 //! What a peer says is only ever a name in metrics and logs, so reading is lenient: unknown
 //! members are skipped, the last value of a key wins. It is bounded all the same.
 
-use std::fmt::Write as _;
-
 use state::Workload;
 
 /// Most members that are read of one request, over all its header lines.
@@ -77,8 +75,12 @@ pub(crate) fn of(workload: &Workload) -> String {
         if value.is_empty() || !value.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
             continue;
         }
-        let comma = if header.is_empty() { "" } else { "," };
-        let _ = write!(header, "{comma}{key}={value}");
+        if !header.is_empty() {
+            header.push(',');
+        }
+        for part in [key, "=", value] {
+            header.push_str(part);
+        }
     }
     header
 }

@@ -125,7 +125,6 @@ impl UnknownPolicies {
 
     /// Waits, within the limit, until every policy that applies is known.
     async fn arrive(&self, proxy: &PodProxy, local: &Arc<Workload>) {
-        let mut mesh = proxy.thread.mesh.clone();
         let missing = |mesh: &state::Mesh| -> Vec<Arc<str>> {
             let now = mesh.local_workload(&proxy.shared.pod).unwrap_or(local);
             now.authorization_policies
@@ -134,9 +133,10 @@ impl UnknownPolicies {
                 .cloned()
                 .collect()
         };
-        if missing(&mesh.current()).is_empty() {
+        if missing(&proxy.thread.mesh.current()).is_empty() {
             return;
         }
+        let mut mesh = proxy.thread.mesh.clone();
         let arrived = async {
             loop {
                 mesh.changed().await;

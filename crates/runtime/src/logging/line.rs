@@ -1,4 +1,5 @@
 //! One line of log in either layout.
+use std::cell::RefCell;
 use std::fmt::{self, Display, Write};
 use std::time::SystemTime;
 
@@ -90,6 +91,11 @@ impl Line {
     pub fn text(&mut self, key: &str, value: &str) -> &mut Self {
         self.key(key);
         match self.format {
+            Format::Plain if is_plain(value) => {
+                self.text.push('"');
+                self.text.push_str(value);
+                self.text.push('"');
+            }
             Format::Plain => {
                 let _ = write!(self.text, "{value:?}");
             }
@@ -154,9 +160,42 @@ fn level_name(level: Level) -> &'static str {
     }
 }
 
+thread_local! {
+    /// The second of this thread's last line, and its text: most lines are of the same one.
+    static SECOND: RefCell<(u64, String)> = const { RefCell::new((u64::MAX, String::new())) };
+}
+
 fn time(text: &mut String, now: SystemTime) {
+    let Ok(since) = now.duration_since(SystemTime::UNIX_EPOCH) else {
+        return stamp(text, now);
+    };
+    SECOND.with_borrow_mut(|(second, written)| {
+        if *second != since.as_secs() {
+            *second = since.as_secs();
+            written.clear();
+            stamp(written, now);
+            // The fraction and the Z behind it are each line's own.
+            written.truncate(written.rfind('.').unwrap_or(0));
+        }
+        text.push_str(written);
+    });
+    let mut micros = since.subsec_micros();
+    let mut fraction = *b".000000Z";
+    for digit in fraction.iter_mut().skip(1).take(6).rev() {
+        *digit += (micros % 10) as u8;
+        micros /= 10;
+    }
+    text.push_str(std::str::from_utf8(&fraction).unwrap_or_default());
+}
+
+fn stamp(text: &mut String, now: SystemTime) {
     let stamp = jiff::Timestamp::try_from(now).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
     let _ = write!(text, "{stamp:.6}");
+}
+
+/// Quoting leaves it as it is.
+fn is_plain(value: &str) -> bool {
+    value.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\')
 }
 
 /// What a reader of logs should see: `xds::client`, not which of our crates it is in.
@@ -187,6 +226,9 @@ impl Write for Escaper<'_> {
 }
 
 fn escape(out: &mut String, value: &str) {
+    if is_plain(value) {
+        return out.push_str(value);
+    }
     for c in value.chars() {
         match c {
             '"' => out.push_str("\\\""),
@@ -198,6 +240,41 @@ fn escape(out: &mut String, value: &str) {
                 let _ = write!(out, "\\u{:04x}", u32::from(c));
             }
             c => out.push(c),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn written(now: SystemTime) -> String {
+        let mut text = String::new();
+        time(&mut text, now);
+        text
+    }
+
+    #[test]
+    fn times_are_those_of_the_library_within_a_second_and_across() {
+        let base = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        for nanos in [0, 1_000, 999_999_999, 1_000_000_000, 1_000_001_999, 5, 86_400_000_000_000] {
+            let now = base + Duration::from_nanos(nanos);
+            let mut wanted = String::new();
+            stamp(&mut wanted, now);
+            assert_eq!(written(now), wanted);
+        }
+        assert_eq!(written(SystemTime::UNIX_EPOCH), "1970-01-01T00:00:00.000000Z");
+        assert_eq!(written(SystemTime::UNIX_EPOCH - Duration::from_secs(1)), "1969-12-31T23:59:59.000000Z");
+    }
+
+    #[test]
+    fn what_needs_no_escape_is_quoted_as_what_does() {
+        for value in ["", "plain", "a b", "tab\t", "quote\"", "back\\slash", "ü", "\u{7f}", "line\n"] {
+            let mut line = Line { format: Format::Plain, text: String::new(), first_field: true };
+            line.text("k", value);
+            assert_eq!(line.text, format!("k={value:?}"));
         }
     }
 }
