@@ -11,8 +11,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::net::TcpStream;
+use tokio::time::Sleep;
 
 use crate::core::frame;
 use crate::core::{Capacity, DATA_PAYLOAD, StreamFault};
@@ -64,6 +66,9 @@ fn add(counter: &AtomicU64, octets: usize) {
     counter.store(counter.load(Ordering::Relaxed).wrapping_add(octets), Ordering::Relaxed);
 }
 
+/// How long what an application said before it cut its connection may take to leave.
+const LAST_WORDS: Duration = Duration::from_secs(10);
+
 /// How a relay ended.
 #[derive(Debug)]
 pub enum RelayEnd {
@@ -113,15 +118,21 @@ struct Relay {
     slots: usize,
     /// The application has ended its direction, and the peer knows.
     app_ended: bool,
-    /// The application takes nothing any more. What it said before is still read: a server that refuses an upload answers,
-    /// closes, and its reset is met first where it is written to.
-    refused: Option<io::Error>,
+    /// The application takes nothing any more. What it said before is still read, as long as that does not take too long:
+    /// a server that refuses an upload answers, closes, and its reset is met first where it is written to.
+    refused: Option<Box<Refused>>,
     /// While its socket is not read, for this or for want of room: tells when it is cut.
     cut: Option<Pin<Box<dyn Future<Output = io::Error>>>>,
     /// The peer has ended its direction, and the application knows.
     fin_sent: bool,
     /// It has ended by itself.
     over: bool,
+}
+
+struct Refused {
+    error: io::Error,
+    /// When what it said has had its time.
+    late: Pin<Box<Sleep>>,
 }
 
 /// What came of one attempt to read from the application.
@@ -165,23 +176,25 @@ impl Relay {
             if relay.app_ended {
                 return Poll::Ready(relay.app_write_failed(&error));
             }
-            relay.tunnel.cell.detach();
-            relay.refused = Some(error);
+            let unwanted = relay.tunnel.cell.discard();
+            relay.tunnel.consumed(unwanted);
+            let late = Box::pin(tokio::time::sleep(LAST_WORDS));
+            relay.refused = Some(Box::new(Refused { error, late }));
         }
         if relay.fin_sent && relay.app_ended {
             return Poll::Ready(RelayEnd::Clean);
         }
         if let Some(why) = relay.tunnel.broken() {
             return match relay.refused.take() {
-                Some(error) => Poll::Ready(relay.app_write_failed(&error)),
+                Some(refused) => Poll::Ready(relay.app_write_failed(&refused.error)),
                 None => relay.poll_broken(why),
             };
         }
         if !relay.app_ended {
             let ended = ready!(relay.poll_pump(cx));
             // Then it was cut, whatever its end looks like.
-            if let Some(error) = relay.refused.take() {
-                return Poll::Ready(relay.app_write_failed(&error));
+            if let Some(refused) = relay.refused.take() {
+                return Poll::Ready(relay.app_write_failed(&refused.error));
             }
             match ended {
                 Ok(()) => {
@@ -226,10 +239,17 @@ impl Relay {
 
     /// From the application until its end.
     fn poll_pump(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(refused) = &mut self.refused
+            && refused.late.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         for _ in 0..TURNS {
             ready!(self.app.poll_readable(cx))?;
             match self.pump(cx) {
                 Pumped::More => {}
+                // That it was cut is known already.
+                Pumped::Wait if self.refused.is_some() => return Poll::Pending,
                 Pumped::Wait => return self.poll_cut(cx).map(Err),
                 Pumped::Eof => return Poll::Ready(Ok(())),
                 Pumped::Failed(error) if error.kind() == io::ErrorKind::WouldBlock => {}

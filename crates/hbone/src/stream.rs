@@ -205,6 +205,15 @@ impl StreamCell {
         state.app_gone = true;
     }
 
+    /// The application takes nothing any more: what waits for it is nobody's. Returns how much that is; it counts as
+    /// consumed, as does all that comes from now on.
+    pub(crate) fn discard(&self) -> usize {
+        self.detach();
+        let mut state = self.state.borrow_mut();
+        let waiting: usize = std::mem::take(&mut state.inbox).iter().map(Vec::len).sum();
+        waiting - std::mem::take(&mut state.taken)
+    }
+
     /// Offers the application what it did not take before; returns how much it took.
     pub(crate) fn offer(&self) -> io::Result<usize> {
         let mut state = self.state.borrow_mut();

@@ -8,6 +8,7 @@ mod pump;
 use std::future::Future;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use futures::future::Either;
 use tokio::io::Interest;
@@ -20,6 +21,9 @@ use pump::{End, pump};
 
 #[cfg(test)]
 mod tests;
+
+/// How long what a side said before it cut its connection may take to reach the other.
+const LAST_WORDS: Duration = Duration::from_secs(10);
 
 /// Bytes taken from each side so far; may be read while the relay runs.
 #[derive(Debug, Default)]
@@ -65,7 +69,7 @@ pub async fn relay_by(way: Way, a: TcpStream, b: TcpStream, counts: &ByteCounts)
         let forth = async {
             let ended = async {
                 let pumped = pump(&mut read_a, write_b, &a_is_cut, &counts.a_to_b, way).await;
-                unless_cut(pumped, &b_is_cut, back_ended.notified()).await?;
+                unless_cut(pumped, &b_is_cut, &a_is_cut, back_ended.notified()).await?;
                 forth_ended.notify_one();
                 reset_unless(back_ended.notified(), read_a.as_ref()).await
             };
@@ -77,7 +81,7 @@ pub async fn relay_by(way: Way, a: TcpStream, b: TcpStream, counts: &ByteCounts)
         let back = async {
             let ended = async {
                 let pumped = pump(&mut read_b, write_a, &b_is_cut, &counts.b_to_a, way).await;
-                unless_cut(pumped, &a_is_cut, forth_ended.notified()).await?;
+                unless_cut(pumped, &a_is_cut, &b_is_cut, forth_ended.notified()).await?;
                 back_ended.notify_one();
                 reset_unless(forth_ended.notified(), read_b.as_ref()).await
             };
@@ -111,15 +115,18 @@ impl Drop for Joined {
 }
 
 /// A side that takes nothing any more may have said its last before it cut its connection: a server that refuses an
-/// upload, say. The direction that reads it brings that across first.
+/// upload, say. The direction that reads it brings that across first, unless the other side is gone as well.
 async fn unless_cut(
     pumped: Result<(), End>,
     writer_is_cut: &AtomicBool,
-    it_is_read: impl Future<Output = ()>,
+    reader_is_cut: &AtomicBool,
+    the_writer_is_read: impl Future<Output = ()>,
 ) -> Result<(), End> {
     if matches!(pumped, Err(End::Writer(_))) {
         writer_is_cut.store(true, Ordering::Relaxed);
-        it_is_read.await;
+        if !reader_is_cut.load(Ordering::Relaxed) {
+            let _ = tokio::time::timeout(LAST_WORDS, the_writer_is_read).await;
+        }
     }
     pumped
 }

@@ -166,6 +166,34 @@ async fn what_was_said_before_a_reset_arrives_before_it() {
     }
 }
 
+/// Both have gone while each had more to get: neither direction waits for the other.
+#[tokio::test]
+async fn two_sides_that_are_gone_end_the_relay() {
+    let (verdict, ..) = with(|client, server| async move {
+        fill(&client).await;
+        fill(&server).await;
+        // Octets are unread on both, so both reset.
+        drop((client, server));
+    })
+    .await;
+    assert!(verdict.is_err());
+}
+
+/// The other side does not take what the one that cut its connection said: that holds nobody for ever.
+#[tokio::test(start_paused = true)]
+async fn last_words_have_their_time() {
+    let (verdict, ..) = with(|client, server| async move {
+        fill(&client).await;
+        fill(&server).await;
+        drop(server);
+        let begin = tokio::time::Instant::now();
+        let error = client.ready(Interest::ERROR).await.unwrap();
+        assert!(error.is_error() && begin.elapsed() >= LAST_WORDS);
+    })
+    .await;
+    assert!(matches!(verdict, Err(RelayError::B(_))), "{verdict:?}");
+}
+
 /// It has ended its side, waits for an answer, and dies: the silent far side hears of it.
 #[tokio::test]
 async fn a_reset_after_the_end_is_noticed_without_traffic() {
