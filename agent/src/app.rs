@@ -14,6 +14,7 @@ use crate::args::{Place, Serve};
 use crate::enrolled::{Store, StoreError};
 use crate::enrollment::Enrollment;
 use crate::local::{self, SOCKET};
+use crate::routing;
 use crate::variables;
 use crate::zds::{self, ServeError};
 
@@ -117,6 +118,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), AgentError> {
     let serving =
         local::server::serve(requests, Arc::clone(&enrollment), config.zds_socket.clone(), tasks.clone());
     tasks.spawn_essential("requests", serving);
+    tasks.spawn_essential("routing", routing::follow(Arc::clone(&enrollment), tasks.clone()));
     tasks.spawn_essential("look again", look_again(Arc::clone(&enrollment)));
     let outcome = tokio::select! {
         _ = signals.stop_requested() => Ok(()),

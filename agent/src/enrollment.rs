@@ -335,6 +335,17 @@ impl Enrollment {
         self.change(|ledger| ledger.enroll(record, namespace));
     }
 
+    /// Brings the routes of a pod's calls into step with its namespace's, unless it has been enrolled anew or withdrawn.
+    pub(crate) async fn follow_routing(&self, uid: &str, generation: u64) {
+        let _step = self.step.lock().await;
+        let pod = self.ledger().pod(uid).filter(|pod| pod.generation == generation).cloned();
+        let Some(Pod { record, namespace: Some(namespace), .. }) = pod else { return };
+        match capture::follow_routing(&namespace, &record.options.capture()) {
+            Ok(obstacle) => self.tell(&record, obstacle),
+            Err(error) => tracing::warn!(uid, %error, "the routing of a pod cannot be followed"),
+        }
+    }
+
     /// Withdraws everything, for an agent that will not come back.
     pub(crate) async fn withdraw_all(&self) {
         let uids: Vec<String> = self.ledger().pods().map(|pod| pod.record.uid.clone()).collect();
@@ -369,6 +380,12 @@ impl Enrollment {
             }
             Some(obstacle @ Obstacle::Open(_)) => {
                 tracing::info!(uid = record.uid, pod = %record.pod, reason = %obstacle, "connection tracking goes on");
+            }
+            Some(obstacle @ (Obstacle::Direct(_) | Obstacle::Conflict(_) | Obstacle::Routes(_))) => {
+                tracing::info!(
+                    uid = record.uid, pod = %record.pod, reason = %obstacle,
+                    "calls have segments of the pod's link, which costs more"
+                );
             }
             Some(Obstacle::Setting(_)) | None => {}
         }

@@ -17,6 +17,7 @@ mod enrollment;
 mod ledger;
 mod local;
 mod namespaces;
+mod routing;
 mod variables;
 mod zds;
 

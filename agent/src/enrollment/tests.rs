@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use kit::sandbox::{Host, Sandbox, sandboxed};
 use net::NetNamespace;
-use net::capture::{self, Capture, Setting, WayBack};
+use net::capture::{self, CALLS_TABLE, Capture, Setting, WayBack};
+use net::links::{Family, Links};
 use net::nftables;
+use net::star::LINK;
 
 use crate::app::{self, Config};
 use crate::local::client::{AskError, ask};
@@ -313,6 +315,41 @@ fn rules_of_an_earlier_version_are_replaced_when_the_agent_starts() {
         let proxy = Proxy::start(folder.path(), "");
         proxy.expect(&add);
         agent.withdraw(&web).unwrap();
+        assert!(is_clean(&web));
+        agent.kill();
+    });
+}
+
+/// Networks that are attached later, and those that came while no agent ran.
+#[test]
+fn routes_of_calls_follow_those_of_the_pod() {
+    sandboxed(|mut sandbox| {
+        let folder = tempfile::tempdir().unwrap();
+        let (web, _) = pod(&mut sandbox);
+        let change = |route: &str| {
+            let mut links = Links::open(&web.namespace).unwrap();
+            links.add_route(route.parse().unwrap(), LINK, None).unwrap();
+        };
+        let agent = Agent::start(folder.path());
+        let proxy = Proxy::start(folder.path(), "");
+        agent.enroll(&web, |_| {}).unwrap();
+        let usage = || Links::open(&web.namespace).unwrap().usage(CALLS_TABLE, Family::V4).unwrap();
+        let (before, _) = usage();
+        change("10.7.0.0/16");
+        change("fd07::/64");
+        wait_for(|| usage() == (before + 1, 1) && stands(&web));
+        agent.kill();
+        proxy.kill();
+        change("10.8.0.0/16");
+        assert!(!stands(&web));
+        let agent = Agent::start(folder.path());
+        wait_for(|| usage() == (before + 2, 1) && stands(&web));
+        // And again for one that was taken up.
+        change("10.9.0.0/16");
+        wait_for(|| usage() == (before + 3, 1) && stands(&web));
+        agent.withdraw(&web).unwrap();
+        change("10.10.0.0/16");
+        assert_eq!(usage(), (0, 0));
         assert!(is_clean(&web));
         agent.kill();
     });

@@ -4,6 +4,8 @@
 //! The proxy marks its own packets; marked ones are never redirected. Packets that come back for a connection in which
 //! the proxy speaks with a client's address carry another mark and are routed to this machine (table 100); how they
 //! come by it is the [`WayBack`].
+//!
+//! What applications call has routes of its own, so that its segments are as large as those of loopback.
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::NetNamespace;
@@ -13,11 +15,13 @@ use crate::netlink::NetlinkError;
 use crate::nftables::{self, Bits, Ruleset};
 use crate::tracking::tracked;
 
+mod calls;
 mod rules;
 mod settings;
 #[cfg(test)]
 mod tests;
 
+pub use calls::{CALLS_TABLE, Conflict};
 pub use rules::rules;
 pub use settings::{Before, Setting, SettingRefused};
 
@@ -87,7 +91,8 @@ pub enum WayBack {
     ByConnection,
 }
 
-/// Why answers find back by their connection only.
+/// Why a namespace is captured in a more costly way than it could be: answers find back by their connection, or
+/// applications' calls have segments of the pod's link. What is redirected is the same.
 #[derive(Debug, thiserror::Error)]
 pub enum Obstacle {
     /// The kernel does not have the settings or they cannot be written.
@@ -96,12 +101,21 @@ pub enum Obstacle {
     /// Connections are open whose answers need the rules that stand.
     #[error("{0} connections are open that were made under the rules that stand")]
     Open(usize),
+    /// Connections are open that may be an application's own and are not redirected.
+    #[error("{0} connections are open that may be an application's and go past the proxy")]
+    Direct(usize),
+    /// The namespace's routing leaves no room for routes of calls.
+    #[error(transparent)]
+    Conflict(#[from] Conflict),
+    /// The kernel refused the routes of calls.
+    #[error("routes of calls: {0}")]
+    Routes(#[source] NetlinkError),
 }
 
 /// Puts rules and routing in place. Doing it again changes nothing; no packet sees a state between old and new.
 ///
-/// The routing comes first: rules alone would leave replies to the proxy without a way back. Says what is in the way of
-/// the better [`WayBack`], if anything is.
+/// The routing of answers comes first: rules alone would leave replies to the proxy without a way back. The routes of calls
+/// come last and go first: they are for what is redirected. Says what is in the way of the better way, if anything is.
 pub fn apply(namespace: &NetNamespace, capture: &Capture) -> Result<Option<Obstacle>, NetlinkError> {
     let capture = usable(namespace, capture)?;
     let mut links = Links::open(namespace)?;
@@ -112,8 +126,21 @@ pub fn apply(namespace: &NetNamespace, capture: &Capture) -> Result<Option<Obsta
     }
     let (way, obstacle) = choose(namespace, &capture)?;
     let unwanted: &[&str] = if way == WayBack::ByConnection { &[] } else { &[MANGLE] };
+    let calls = calls::wanted(&capture, &way);
+    calls::take_unwanted(&mut links, &calls)?;
     nftables::replace(namespace, &rules(&capture, &way), unwanted)?;
-    Ok(obstacle)
+    Ok(if calls.is_empty() { obstacle } else { calls::make(namespace, &mut links, &capture)? })
+}
+
+/// Brings the routes of calls into step with the namespace's routing, where they are. To be called when that has changed
+/// ([`crate::links::RoutingChanges`]). Until then calls may find a route that was: they end at the proxy all the same.
+pub fn follow_routing(namespace: &NetNamespace, capture: &Capture) -> Result<Option<Obstacle>, NetlinkError> {
+    let capture = usable(namespace, capture)?;
+    let mut links = Links::open(namespace)?;
+    if !calls::unwanted_are_there(&mut links, &[])? {
+        return Ok(None);
+    }
+    calls::make(namespace, &mut links, &capture)
 }
 
 /// The best way back that can be had, with its settings turned on.
@@ -147,17 +174,26 @@ pub fn stands(namespace: &NetNamespace, capture: &Capture) -> Result<bool, Netli
         let best = must_track(&capture)
             || returning_by_connection(namespace, &standing) > 0
             || !settings::can_be_turned_on(namespace, &capture)?;
-        return Ok(best && standing == rules(&capture, &WayBack::ByConnection));
+        let right = best && standing == rules(&capture, &WayBack::ByConnection);
+        return Ok(right && !calls::unwanted_are_there(&mut links, &[])?);
     }
     let way = WayBack::BySocket(before(&standing));
-    Ok(!must_track(&capture) && settings::are_on(namespace, &capture)? && standing == rules(&capture, &way))
+    if must_track(&capture) || !settings::are_on(namespace, &capture)? || standing != rules(&capture, &way) {
+        return Ok(false);
+    }
+    let calls = calls::wanted(&capture, &way);
+    if calls::unwanted_are_there(&mut links, &calls)? {
+        return Ok(false);
+    }
+    Ok(calls.is_empty() || calls::stand(namespace, &mut links, &capture)?)
 }
 
 /// Removes whatever [`apply`] may have put in place, and puts settings back to what they were.
 pub fn remove(namespace: &NetNamespace) -> Result<(), NetlinkError> {
     let standing = nftables::read(namespace, &TABLES)?;
-    nftables::remove(namespace, &TABLES)?;
     let mut links = Links::open(namespace)?;
+    calls::take_unwanted(&mut links, &[])?;
+    nftables::remove(namespace, &TABLES)?;
     for family in [Family::V4, Family::V6] {
         links.remove_mark_rule(RETURN_RULE, family)?;
         links.remove_local_table(RETURN_RULE.table, family)?;

@@ -13,13 +13,17 @@ use netlink_packet_route::link::{
     InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use crate::NetNamespace;
 use crate::netlink::{Connection, NetlinkError};
+
+mod changes;
+
+pub use changes::RoutingChanges;
 
 /// The loopback link, the same in every namespace.
 pub const LOOPBACK: &str = "lo";
@@ -87,6 +91,15 @@ impl Links {
         link.header.change_mask = LinkFlags::Up;
         link.attributes.push(LinkAttribute::IfName(name.to_owned()));
         self.connection.change(&format!("bring the link {name} up"), RouteNetlinkMessage::SetLink(link), 0)
+    }
+
+    /// The largest packet that a link takes.
+    pub fn set_mtu(&mut self, name: &str, mtu: u32) -> Result<(), NetlinkError> {
+        let mut link = LinkMessage::default();
+        link.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        link.attributes.push(LinkAttribute::Mtu(mtu));
+        let operation = format!("set the MTU of the link {name}");
+        self.connection.change(&operation, RouteNetlinkMessage::SetLink(link), 0)
     }
 
     /// The names of all links with their indexes.
@@ -159,7 +172,7 @@ impl Links {
         let mut message = RouteMessage::default();
         message.header.address_family = family_of(destination.addr());
         message.header.destination_prefix_length = destination.prefix_len();
-        message.header.table = netlink_packet_route::route::RouteHeader::RT_TABLE_MAIN;
+        message.header.table = RouteHeader::RT_TABLE_MAIN;
         message.header.protocol = RouteProtocol::Static;
         message.header.scope = if gateway.is_some() { RouteScope::Universe } else { RouteScope::Link };
         message.header.kind = RouteType::Unicast;
@@ -190,15 +203,60 @@ impl Links {
 
     /// Is the route of [`Self::add_local_table`] there?
     pub fn has_local_table(&mut self, table: u8, family: Family) -> Result<bool, NetlinkError> {
+        Ok(self.routes(table.into(), family)?.iter().any(|route| {
+            route.header.kind == RouteType::Local && route.header.destination_prefix_length == 0
+        }))
+    }
+
+    /// The routes of one table, as the kernel describes them.
+    pub(crate) fn routes(&mut self, table: u32, family: Family) -> Result<Vec<RouteMessage>, NetlinkError> {
         let mut question = RouteMessage::default();
         question.header.address_family = family.into();
         let routes = self.connection.list("list the routes", RouteNetlinkMessage::GetRoute(question))?;
-        Ok(routes.iter().any(|message| {
-            let RouteNetlinkMessage::NewRoute(route) = message else { return false };
-            route.header.table == table
-                && route.header.kind == RouteType::Local
-                && route.header.destination_prefix_length == 0
-        }))
+        let routes = routes.into_iter().filter_map(|message| match message {
+            RouteNetlinkMessage::NewRoute(route) => Some(route),
+            _ => None,
+        });
+        // What was learnt about a path is told among the routes, and a kernel that lacks a family tells all others.
+        let wanted = |route: &RouteMessage| {
+            table_of(route) == table
+                && route.header.address_family == family.into()
+                && !route.header.flags.contains(RouteFlags::Cloned)
+        };
+        Ok(routes.filter(wanted).collect())
+    }
+
+    /// How many routes a table has and how many policy rules look it up.
+    pub fn usage(&mut self, table: u32, family: Family) -> Result<(usize, usize), NetlinkError> {
+        let looks_up = |rule: &&RuleMessage| rule.attributes.contains(&RuleAttribute::Table(table));
+        let rules = self.rules(family)?.iter().filter(looks_up).count();
+        Ok((self.routes(table, family)?.len(), rules))
+    }
+
+    /// Adds a route to a table; one that is there already is refused.
+    pub(crate) fn put_route(&mut self, table: u32, route: RouteMessage) -> Result<(), NetlinkError> {
+        let operation = format!("add a route to the table {table}");
+        let message = RouteNetlinkMessage::NewRoute(in_table(route, table));
+        self.connection.change(&operation, message, NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    /// Takes a route out of a table; nothing to take out is fine.
+    pub(crate) fn take_route(&mut self, table: u32, route: RouteMessage) -> Result<(), NetlinkError> {
+        let operation = format!("take a route out of the table {table}");
+        let message = RouteNetlinkMessage::DelRoute(in_table(route, table));
+        absent_is_fine(self.connection.change(&operation, message, 0))
+    }
+
+    /// Adds a policy rule.
+    pub(crate) fn put_rule(&mut self, rule: RuleMessage) -> Result<(), NetlinkError> {
+        let message = RouteNetlinkMessage::NewRule(rule);
+        self.connection.change("add a routing rule", message, NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    /// Removes a policy rule; nothing to remove is fine.
+    pub(crate) fn take_rule(&mut self, rule: RuleMessage) -> Result<(), NetlinkError> {
+        let message = RouteNetlinkMessage::DelRule(rule);
+        absent_is_fine(self.connection.change("remove a routing rule", message, 0))
     }
 
     /// Adds a policy rule unless it is there.
@@ -230,12 +288,13 @@ impl Links {
         }))
     }
 
-    fn rules(&mut self, family: Family) -> Result<Vec<RuleMessage>, NetlinkError> {
+    /// The policy rules, first to last.
+    pub(crate) fn rules(&mut self, family: Family) -> Result<Vec<RuleMessage>, NetlinkError> {
         let mut question = RuleMessage::default();
         question.header.family = family.into();
         let rules = self.connection.list("list the routing rules", RouteNetlinkMessage::GetRule(question))?;
         let rules = rules.into_iter().filter_map(|message| match message {
-            RouteNetlinkMessage::NewRule(rule) => Some(rule),
+            RouteNetlinkMessage::NewRule(rule) if rule.header.family == family.into() => Some(rule),
             _ => None,
         });
         Ok(rules.collect())
@@ -267,6 +326,22 @@ impl From<Family> for AddressFamily {
             Family::V6 => Self::Inet6,
         }
     }
+}
+
+/// Tables above 255 have no place in the header.
+fn table_of(route: &RouteMessage) -> u32 {
+    let named = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Table(table) => Some(*table),
+        _ => None,
+    });
+    named.unwrap_or_else(|| route.header.table.into())
+}
+
+fn in_table(mut route: RouteMessage, table: u32) -> RouteMessage {
+    route.header.table = RouteHeader::RT_TABLE_UNSPEC;
+    route.attributes.retain(|attribute| !matches!(attribute, RouteAttribute::Table(_)));
+    route.attributes.push(RouteAttribute::Table(table));
+    route
 }
 
 fn family_of(address: IpAddr) -> AddressFamily {

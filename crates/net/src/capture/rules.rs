@@ -191,7 +191,8 @@ fn based(prerouting: Hook, on_arrival: Vec<Rule>, output: Hook, on_departure: Ve
     ]
 }
 
-fn probes(capture: &Capture) -> Vec<IpAddr> {
+/// Whom probes come from: they reach applications, and the answers go back, without the proxy.
+pub(super) fn probes(capture: &Capture) -> Vec<IpAddr> {
     of_families(capture, capture.probe_v4.into(), capture.probe_v6.into())
 }
 
