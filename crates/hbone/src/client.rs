@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use rustls_pki_types::CertificateDer;
@@ -133,7 +133,7 @@ impl ClientConnection {
         let mut early = app.map(Early::new);
         let (until, mut again) = (self.patience(), true);
         loop {
-            match self.attempt(&request, early.as_mut(), until).await {
+            match self.attempt(&request, early.as_mut(), until, u32::MAX).await {
                 Err(Failed { next: Next::Room, .. }) if std::mem::take(&mut again) => {}
                 result => return result.map_err(|failed| failed.error),
             }
@@ -145,25 +145,34 @@ impl ClientConnection {
         now() + self.handle.answer_timeout
     }
 
+    /// The error of those who have waited so long.
+    pub(crate) fn out_of_patience(&self) -> OpenError {
+        OpenError::AnswerTimeout(self.handle.answer_timeout)
+    }
+
     /// Sends a request as soon as there is room, and waits for its answer. What `early` has said on another connection
-    /// is said again.
+    /// is said again: such a request goes once the peer is known to take that, and only if fewer than `limit` streams
+    /// are open then.
     pub(crate) async fn attempt(
         &self,
         request: &ConnectRequest,
         early: Option<&mut Early<'_>>,
         until: Instant,
+        limit: u32,
     ) -> Result<(ResponseHead, Tunnel), Failed> {
         let answered = async {
-            let says_again = early.as_ref().is_some_and(|early| early.has_said());
-            if says_again {
+            let again = early.as_ref().filter(|early| early.has_said()).map(|early| early.kept());
+            if let Some(octets) = again {
                 self.acquainted().await;
+                // Nobody has a turn between this and sending.
+                self.may_say_again(octets, limit)?;
             }
             let (tunnel, guess) = self.send(request).await?;
             // What may have to be sent again for want of room goes alone.
             let may = guess.is_none() && self.handle.link.state.borrow().core.may_send_early();
             let mut early = early.filter(|_| may);
-            if says_again && !early.as_mut().is_some_and(|early| early.say_again(&tunnel)) {
-                return Err(Failed { error: OpenError::Reset(ErrorCode::CANCEL), next: Next::Silence });
+            if let Some(early) = early.as_mut().filter(|_| again.is_some()) {
+                early.say_again(&tunnel);
             }
             answer(tunnel, early).await.map_err(|error| {
                 let next = match error {
@@ -174,14 +183,27 @@ impl ClientConnection {
                 Failed { error, next }
             })
         };
-        tokio::time::timeout_at(until.into(), answered).await.unwrap_or_else(|_| {
-            let error = OpenError::AnswerTimeout(self.handle.answer_timeout);
-            Err(Failed { error, next: Next::Nothing })
-        })
+        tokio::time::timeout_at(until.into(), answered)
+            .await
+            .unwrap_or_else(|_| Err(Failed { error: self.out_of_patience(), next: Next::Nothing }))
     }
 
     fn was_too_many(&self, guess: Option<u32>) -> bool {
         guess.is_some_and(|streams| streams > self.handle.link.state.borrow().core.stream_limit())
+    }
+
+    /// Whether a request may be sent with so many octets behind it. Why a connection takes no request any more is for
+    /// [`Self::send`] to say.
+    fn may_say_again(&self, octets: usize, limit: u32) -> Result<(), Failed> {
+        let unsent = |next| Err(Failed { error: OpenError::NotProcessed(ErrorCode::NO_ERROR), next });
+        if self.is_spent() {
+            return Ok(());
+        }
+        if !self.has_room(limit) {
+            return unsent(Next::Elsewhere);
+        }
+        let core = &self.handle.link.state.borrow().core;
+        if core.may_send_early() && core.first_capacity() >= octets { Ok(()) } else { unsent(Next::Silence) }
     }
 
     /// Waits for the peer's SETTINGS, or the end.
@@ -207,13 +229,13 @@ impl ClientConnection {
             if let Some(end) = &state.ended {
                 let end = end.clone();
                 return if state.core.peer_known() {
-                    unsent(OpenError::ConnectionEnded(end), Next::Another)
+                    unsent(OpenError::ConnectionEnded(end), Next::Unsent)
                 } else {
                     unsent(OpenError::Http2(end), Next::Nothing)
                 };
             }
             if state.core.is_going_away() {
-                return unsent(OpenError::NotProcessed(ErrorCode::NO_ERROR), Next::Another);
+                return unsent(OpenError::NotProcessed(ErrorCode::NO_ERROR), Next::Unsent);
             }
             // The connection may have been silent since the process ran short of memory, or has it again.
             link.note_memory(&mut state);
@@ -287,6 +309,21 @@ impl ClientConnection {
         state.core.peer_known().then(|| state.core.stream_limit())
     }
 
+    /// Registers somebody to be woken when there may be room, or the connection takes no request any more.
+    pub(crate) fn wait(&self, cx: &Context<'_>) {
+        self.handle.link.state.borrow_mut().wait(cx);
+    }
+
+    /// One who was registered has left. If others wait in the same task, they register again.
+    pub(crate) fn unwait(&self, waker: &Waker) {
+        self.handle.link.state.borrow_mut().unwait(waker);
+    }
+
+    /// Has those who wait for room look again.
+    pub(crate) fn wake_all(&self) {
+        self.handle.link.state.borrow_mut().wake_all();
+    }
+
     /// Has `call` called when the connection has ended and its socket is closed.
     pub(crate) fn on_end(&self, call: impl FnOnce() + 'static) {
         self.handle.link.state.borrow_mut().on_end = Some(OnEnd::new(call));
@@ -326,7 +363,11 @@ pub(crate) enum Next {
     Room,
     /// The peer has not looked at it (RFC 9113 section 8.7): another connection may carry it.
     Another,
-    /// Nothing: this connection cannot carry what has been said on another one.
+    /// Nothing was sent, and this connection takes no request any more: another one may carry it.
+    Unsent,
+    /// Nothing was sent, as others took the room: to be looked for again.
+    Elsewhere,
+    /// Nothing, and nothing was sent: this connection cannot carry what has been said on another one.
     Silence,
 }
 

@@ -440,6 +440,11 @@ impl Core {
         }
     }
 
+    /// Client: what may be sent on a stream that is opened now.
+    pub(crate) fn first_capacity(&self) -> usize {
+        usize::try_from(self.send_window.min(i64::from(self.peer.initial_window))).unwrap_or(0)
+    }
+
     /// Nothing more will be sent on this stream by choice.
     pub(crate) fn sent_all(&self, stream: u32) -> bool {
         self.streams.get(&stream).is_none_or(|state| !state.send_open)

@@ -48,15 +48,15 @@ impl<'a> Early<'a> {
         self.kept.len() == self.taken
     }
 
-    /// Says it on another stream; `false` if there is no room for it.
-    pub(crate) fn say_again(&mut self, tunnel: &Tunnel) -> bool {
-        let room = tunnel.link.state.borrow().core.capacity(tunnel.cell.id);
-        if !matches!(room, Capacity::Octets(room) if room >= self.kept.len()) {
-            return false;
-        }
+    /// How many octets that is.
+    pub(crate) fn kept(&self) -> usize {
+        self.kept.len()
+    }
+
+    /// Says it on another stream, which has room for it.
+    pub(crate) fn say_again(&mut self, tunnel: &Tunnel) {
         tunnel.send_early(&self.kept);
         self.room = DATA_PAYLOAD.saturating_sub(self.kept.len());
-        true
     }
 
     fn keep(&mut self, said: &[u8]) {

@@ -551,6 +551,11 @@ impl State {
         }
     }
 
+    /// Somebody who was registered has left; whoever else waits in that task looks again.
+    pub(crate) fn unwait(&mut self, gone: &Waker) {
+        self.waiting.extract_if(.., |waker| waker.will_wake(gone)).for_each(Waker::wake);
+    }
+
     pub(crate) fn wake_all(&mut self) {
         for waker in self.waiting.drain(..) {
             waker.wake();
@@ -621,7 +626,11 @@ impl State {
                         self.leaving.push(Rc::downgrade(&cell));
                     }
                 }
-                Action::Window { stream: 0 } => self.streams.values().for_each(|cell| cell.wake_writer()),
+                Action::Window { stream: 0 } => {
+                    self.streams.values().for_each(|cell| cell.wake_writer());
+                    // The peer's first SETTINGS are waited for, whether or not they leave room.
+                    self.wake_all();
+                }
                 Action::Window { stream } => self.with(stream, StreamCell::wake_writer),
                 Action::GoingAway => self.wake_all(),
                 Action::Ended(end) => self.lose(end),

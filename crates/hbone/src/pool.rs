@@ -168,26 +168,45 @@ impl<K: Hash + Eq + Clone + 'static, E: std::error::Error + 'static> Pool<K, E> 
         let pool = &self.shared;
         let mut early = app.map(Early::new);
         let mut refused: Option<Refused> = None;
+        let mut was_sent_off = false;
         loop {
             if pool.closed.get() {
                 return Err(PoolError::Draining);
             }
-            // Takes its place on the connection in its first step, before anybody else can.
-            let connection = match pool.pick(key, refused.as_ref()) {
-                Some(connection) => connection,
+            let found = match pool.pick(key, refused.as_ref()) {
+                Some(found) => found,
                 None => match pool.dialled(key, &dial).await? {
                     Fresh::ForSome => continue,
-                    Fresh::ForNobody(connection) => connection,
+                    Fresh::ForNobody(connection) => Found::Barred(connection),
                 },
             };
-            let until = connection.patience();
-            let Failed { error, next } = match connection.attempt(&request, early.as_mut(), until).await {
+            let (connection, until) = match found {
+                Found::Room(connection) => {
+                    let until = connection.patience();
+                    (connection, until)
+                }
+                Found::Barred(newest) => {
+                    let until = newest.patience();
+                    let room = pool.room(key, refused.as_ref(), &newest);
+                    match tokio::time::timeout_at(until.into(), room).await {
+                        Ok(connection) => (connection?, until),
+                        Err(_) => return Err(PoolError::Open(newest.out_of_patience())),
+                    }
+                }
+            };
+            // Takes its place on the connection in its first step, before anybody else can, unless something has to be
+            // said again: then it may find the place taken.
+            let attempt = connection.attempt(&request, early.as_mut(), until, pool.streams);
+            let Failed { error, next } = match attempt.await {
                 Ok(opened) => return Ok(opened),
                 Err(failed) => failed,
             };
             match (next, refused) {
                 // Where there is room is known now.
                 (Next::Room, before) if !connection.is_spent() => refused = before,
+                (Next::Elsewhere, before) => refused = before,
+                // Once: a peer may go away from whatever is dialled.
+                (Next::Unsent, before) if !std::mem::replace(&mut was_sent_off, true) => refused = before,
                 (Next::Room | Next::Another, None) if early.as_ref().is_none_or(Early::is_whole) => {
                     tracing::debug!(peer = %connection.peer_addr(), %error, "request goes to another connection");
                     refused = Some(Refused { connection, error });
@@ -206,29 +225,66 @@ struct Refused {
     error: OpenError,
 }
 
+/// Where a request goes.
+enum Found {
+    /// There is room.
+    Room(ClientConnection),
+    /// To wait for room, here or on any other, as long as this one may be used. Further ones would be no better.
+    Barred(ClientConnection),
+}
+
 /// For whom a new connection is.
 enum Fresh {
     /// For those who waited, as far as they find room.
     ForSome,
-    /// It has room for nobody: whoever waited for it goes on to wait there. Further ones would be no better.
+    /// It has room for nobody, as far as is known: whoever waited for it goes on to wait for room.
     ForNobody(ClientConnection),
 }
 
 impl<K: Hash + Eq + Clone + 'static, E: std::error::Error + 'static> Shared<K, E> {
-    /// The oldest connection with room; the newest, if its peer allows no streams at all: it waits for room there. Those
-    /// that are spent leave the pool; their tunnels go on.
-    fn pick(&self, key: &K, refused: Option<&Refused>) -> Option<ClientConnection> {
+    /// The oldest connection with room; the newest, if its peer allows no streams at all. Those that are spent leave the
+    /// pool; their tunnels go on.
+    fn pick(&self, key: &K, refused: Option<&Refused>) -> Option<Found> {
         let mut entries = self.entries.borrow_mut();
         let entry = entries.get_mut(key)?;
         entry.connections.retain(|connection| !connection.is_spent());
+        let may_ask = |connection: &&ClientConnection| {
+            refused.is_none_or(|refused| !refused.connection.is_same(connection))
+        };
         let has_room = |connection: &&ClientConnection| {
             connection.has_room(self.streams)
                 && (connection.stream_limit().is_some() || connection.has_room(entry.guess()))
-                && refused.is_none_or(|refused| !refused.connection.is_same(connection))
         };
-        let with_room = entry.connections.iter().find(has_room);
-        let barred = || entry.connections.last().filter(|connection| connection.stream_limit() == Some(0));
-        with_room.or_else(barred).cloned()
+        if let Some(connection) = entry.connections.iter().filter(may_ask).find(has_room) {
+            return Some(Found::Room(connection.clone()));
+        }
+        let newest = entry.connections.last().filter(may_ask);
+        let barred = newest.filter(|connection| connection.stream_limit() == Some(0));
+        barred.map(|connection| Found::Barred(connection.clone()))
+    }
+
+    /// Waits for room on any connection, or until `newest` takes no request any more; then it is that one.
+    async fn room(
+        &self,
+        key: &K,
+        refused: Option<&Refused>,
+        newest: &ClientConnection,
+    ) -> Result<ClientConnection, PoolError<E>> {
+        let mut wait = RoomWait { pool: self, key, waker: None };
+        poll_fn(|cx| {
+            if self.closed.get() {
+                return Poll::Ready(Err(PoolError::Draining));
+            }
+            if newest.is_spent() {
+                return Poll::Ready(Ok(newest.clone()));
+            }
+            if let Some(Found::Room(connection)) = self.pick(key, refused) {
+                return Poll::Ready(Ok(connection));
+            }
+            wait.register(cx);
+            Poll::Pending
+        })
+        .await
     }
 
     /// Waits for the dial in progress, or for a new one.
@@ -290,6 +346,8 @@ impl<K: Hash + Eq + Clone + 'static, E: std::error::Error + 'static> Shared<K, E
             }
         });
         let has_room = connection.has_room(self.streams.min(entry.guess()));
+        // Some wait for room who have not dialled; this is one more to wait at.
+        entry.connections.iter().for_each(ClientConnection::wake_all);
         entry.connections.push(connection.clone());
         has_room
     }
@@ -342,6 +400,39 @@ impl<K: Hash + Eq + Clone + 'static, E: std::error::Error + 'static> Drop for Di
         if Rc::strong_count(&self.dial) == 1 {
             self.pool.dial_is_over(self.key, &self.dial);
         }
+    }
+}
+
+/// One request's wait for room on whatever connection. When it leaves, no connection keeps its waker.
+struct RoomWait<'a, K: Hash + Eq + Clone + 'static, E: std::error::Error + 'static> {
+    pool: &'a Shared<K, E>,
+    key: &'a K,
+    waker: Option<Waker>,
+}
+
+impl<K: Hash + Eq + Clone + 'static, E: std::error::Error + 'static> RoomWait<'_, K, E> {
+    fn register(&mut self, cx: &Context<'_>) {
+        // Who leaves is woken.
+        if self.waker.as_ref().is_some_and(|waker| !waker.will_wake(cx.waker())) {
+            self.unregister();
+        }
+        if let Some(entry) = self.pool.entries.borrow().get(self.key) {
+            entry.connections.iter().for_each(|connection| connection.wait(cx));
+        }
+        self.waker = Some(cx.waker().clone());
+    }
+
+    fn unregister(&mut self) {
+        let Some(waker) = self.waker.take() else { return };
+        if let Some(entry) = self.pool.entries.borrow().get(self.key) {
+            entry.connections.iter().for_each(|connection| connection.unwait(&waker));
+        }
+    }
+}
+
+impl<K: Hash + Eq + Clone + 'static, E: std::error::Error + 'static> Drop for RoomWait<'_, K, E> {
+    fn drop(&mut self) {
+        self.unregister();
     }
 }
 

@@ -4,7 +4,10 @@
 mod support;
 
 use std::cell::{Cell, RefCell};
+use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use culvert_hbone::{
@@ -245,6 +248,30 @@ fn a_peer_that_allows_no_streams_is_not_dialled_again() {
             }
         }
         assert_eq!(echo.dials.get(), 1);
+    });
+}
+
+// Nor does it keep whoever has waited there and left.
+#[test]
+fn who_has_waited_for_room_and_left_is_forgotten() {
+    struct Flag;
+    impl Wake for Flag {
+        fn wake(self: Arc<Self>) {}
+    }
+    run(async {
+        let near = Settings { answer_timeout: Duration::from_millis(50), ..Settings::default() };
+        let echo = Echo::start_for(Settings { server_streams: 0, ..Settings::default() }, near).await;
+        let pool = Pool::<u32, ConnectError>::new(100, LONG);
+        let open = || pool.open(&1, || echo.dial(), ConnectRequest::default());
+        open().await.unwrap_err();
+        let flag = Arc::new(Flag);
+        let waker = Waker::from(flag.clone());
+        {
+            let mut waiting = pin!(open());
+            assert!(waiting.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+            assert!(Arc::strong_count(&flag) > 2, "it waits");
+        }
+        assert_eq!(Arc::strong_count(&flag), 2, "with the waker of this test");
     });
 }
 
