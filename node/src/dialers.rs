@@ -19,9 +19,9 @@ impl Dialers {
         dialer
     }
 
-    /// Nobody dials at the moment: closes the sockets that are ready.
-    pub(crate) fn let_sockets_go(&self) {
-        self.0.borrow().iter().filter_map(Weak::upgrade).for_each(|dialer| dialer.let_go());
+    /// Closes the sockets that are ready for pods that have not dialled since the last call.
+    pub(crate) fn let_idle_sockets_go(&self) {
+        self.0.borrow().iter().filter_map(Weak::upgrade).for_each(|dialer| dialer.let_idle_go());
     }
 }
 
@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sockets_go_at_rest_and_pods_that_are_gone_leave_nothing() {
+    fn idle_sockets_go_and_pods_that_are_gone_leave_nothing() {
         sandboxed(|mut sandbox| {
             let pod = sandbox.host("pod", &["10.0.0.1"]);
             let namespace = || Some(Arc::new(pod.namespace.try_clone().unwrap()));
@@ -52,7 +52,9 @@ mod tests {
                 }
             });
             assert_eq!(dialer.n_ready(), 1);
-            dialers.let_sockets_go();
+            dialers.let_idle_sockets_go();
+            assert_eq!(dialer.n_ready(), 1);
+            dialers.let_idle_sockets_go();
             assert_eq!(dialer.n_ready(), 0);
         });
     }

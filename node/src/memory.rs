@@ -44,15 +44,14 @@ pub(crate) async fn give_back(threads: Weak<Threads>) {
         let rests = rest.is_due(used, since.0.elapsed(), usage.of_files());
         if rests && let Some(threads) = threads.upgrade() {
             // What was used of the program, and the threads' buffers, are not wanted soon; if they are, they come back.
-            let let_go = |thread: &Rc<Thread>| {
-                hbone::let_buffers_go();
-                thread.dialers.let_sockets_go();
-            };
-            threads.each(|_| let_go).await;
+            threads.each(|_| |_: &Rc<Thread>| hbone::let_buffers_go()).await;
         }
         let mut has_slack = false;
         if heap_looked_at.elapsed() >= INTERVAL {
             heap_looked_at = Instant::now();
+            if let Some(threads) = threads.upgrade() {
+                threads.each(|_| |thread: &Rc<Thread>| thread.dialers.let_idle_sockets_go()).await;
+            }
             has_slack = idle.is_due(usage);
         }
         if has_slack || rests {

@@ -77,7 +77,9 @@ fn a_dialer_makes_sockets_ahead_in_its_namespace() {
             let v6 =
                 dialer.dial(("::1".parse::<std::net::IpAddr>().unwrap(), port).into(), None).await.unwrap();
             assert!(v6.stream.local_addr().unwrap().is_ipv6());
-            dialer.let_go();
+            dialer.let_idle_go();
+            assert_eq!(dialer.n_ready(), 7, "they were in use until now");
+            dialer.let_idle_go();
             assert_eq!(dialer.n_ready(), 0);
             dialer.dial(([127, 0, 0, 1], port).into(), None).await.unwrap();
             assert_eq!(dialer.n_ready(), 0, "one dial after a rest makes one");

@@ -16,7 +16,7 @@ const MOST: usize = 8;
 /// Dials from one namespace on one thread. A visit to the namespace is two system calls; where visits follow each other, each
 /// makes more sockets than the one before, up to a bound, and the next dials find them ready.
 ///
-/// Sockets that are ready end with this value, or with [`Dialer::let_go`].
+/// Sockets that are ready end with this value, or when nobody dials: [`Dialer::let_idle_go`].
 pub struct Dialer {
     namespace: Option<Arc<NetNamespace>>,
     options: DialOptions,
@@ -29,6 +29,8 @@ struct Ready {
     sockets: Vec<Socket>,
     /// How many the last visit made.
     made: usize,
+    /// Somebody has dialled since it was asked the last time.
+    used: bool,
 }
 
 impl fmt::Debug for Dialer {
@@ -53,7 +55,8 @@ impl Dialer {
         let Some(namespace) = &self.namespace else { return prepare(domain, &self.options) };
         let mut ready = self.ready.borrow_mut();
         let [v4, v6] = &mut *ready;
-        let Ready { sockets, made } = if domain == Domain::IPV6 { v6 } else { v4 };
+        let Ready { sockets, made, used } = if domain == Domain::IPV6 { v6 } else { v4 };
+        *used = true;
         if let Some(socket) = sockets.pop() {
             return Ok(socket);
         }
@@ -67,9 +70,13 @@ impl Dialer {
         first.map_err(io::Error::other)?
     }
 
-    /// Closes what is ready: nobody dials at the moment.
-    pub fn let_go(&self) {
-        self.ready.take();
+    /// Closes what is ready for a family that nobody has dialled since the last call.
+    pub fn let_idle_go(&self) {
+        for family in self.ready.borrow_mut().iter_mut() {
+            if !std::mem::take(&mut family.used) {
+                *family = Ready::default();
+            }
+        }
     }
 
     /// How many sockets are ready.
