@@ -85,6 +85,17 @@ pub(crate) enum EnrollError {
     Unknown(String),
 }
 
+/// Where the routes of a pod's calls are after a look at its routing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Followed {
+    /// As they should be, or not there.
+    InStep,
+    /// Some are missing that the kernel refuses now.
+    Partly,
+    /// Where they were.
+    Failed,
+}
+
 impl EnrollError {
     pub(crate) fn code(&self) -> &'static str {
         match self {
@@ -186,8 +197,10 @@ impl Enrollment {
             Ok(obstacle) => self.tell(&record, obstacle),
             Err(error) => {
                 // Rules are made together or not at all; routing may have come half way.
-                if before.is_none() {
-                    let _ = capture::remove(&namespace);
+                if before.is_none()
+                    && let Err(error) = remove(&record.uid, &namespace)
+                {
+                    tracing::error!(uid = record.uid, %error, "a pod that could not be enrolled keeps its rules");
                 }
                 self.store.save(self.ledger().records())?;
                 return Err(EnrollError::Rules(error));
@@ -196,7 +209,7 @@ impl Enrollment {
         // The uid has moved to another namespace: the one it had is left clean.
         if let Some(old) = before.as_ref().and_then(|pod| pod.namespace.as_ref())
             && old.id() != id
-            && let Err(error) = capture::remove(old)
+            && let Err(error) = remove(&record.uid, old)
         {
             tracing::warn!(uid = record.uid, %error, "the pod's former namespace keeps its rules");
         }
@@ -275,7 +288,7 @@ impl Enrollment {
     /// Rules, then ledger and record. If the rules cannot be removed the pod stays enrolled.
     fn take_out(&self, pod: &Pod) -> Result<(), EnrollError> {
         if let Some(namespace) = &pod.namespace {
-            capture::remove(namespace).map_err(EnrollError::Removal)?;
+            remove(&pod.record.uid, namespace).map_err(EnrollError::Removal)?;
         }
         self.change(|ledger| ledger.withdraw(&pod.record.uid));
         self.store.save(self.ledger().records())?;
@@ -336,14 +349,29 @@ impl Enrollment {
     }
 
     /// Brings the routes of a pod's calls into step with its namespace's, unless it has been enrolled anew or withdrawn.
-    pub(crate) async fn follow_routing(&self, uid: &str, generation: u64) {
+    pub(crate) async fn follow_routing(&self, uid: &str, generation: u64, said: &mut String) -> Followed {
         let _step = self.step.lock().await;
         let pod = self.ledger().pod(uid).filter(|pod| pod.generation == generation).cloned();
-        let Some(Pod { record, namespace: Some(namespace), .. }) = pod else { return };
-        match capture::follow_routing(&namespace, &record.options.capture()) {
-            Ok(obstacle) => self.tell(&record, obstacle),
-            Err(error) => tracing::warn!(uid, %error, "the routing of a pod cannot be followed"),
+        let Some(Pod { record, namespace: Some(namespace), .. }) = pod else { return Followed::InStep };
+        let result = capture::follow_routing(&namespace, &record.options.capture());
+        let followed = match &result {
+            Ok(Some(Obstacle::Partly(_))) => Followed::Partly,
+            Ok(_) => Followed::InStep,
+            Err(_) => Followed::Failed,
+        };
+        let reason = match &result {
+            Ok(obstacle) => obstacle.as_ref().map(ToString::to_string).unwrap_or_default(),
+            Err(error) => error.to_string(),
+        };
+        // Looked at again and again, it is said once.
+        if *said != reason {
+            *said = reason;
+            match result {
+                Ok(obstacle) => self.tell(&record, obstacle),
+                Err(error) => tracing::warn!(uid, %error, "the routing of a pod cannot be followed now"),
+            }
         }
+        followed
     }
 
     /// Withdraws everything, for an agent that will not come back.
@@ -381,7 +409,18 @@ impl Enrollment {
             Some(obstacle @ Obstacle::Open(_)) => {
                 tracing::info!(uid = record.uid, pod = %record.pod, reason = %obstacle, "connection tracking goes on");
             }
-            Some(obstacle @ (Obstacle::Direct(_) | Obstacle::Conflict(_) | Obstacle::Routes(_))) => {
+            Some(obstacle @ Obstacle::Partly(_)) => {
+                tracing::info!(
+                    uid = record.uid, pod = %record.pod, reason = %obstacle,
+                    "some calls have segments of the pod's link, which costs more"
+                );
+            }
+            Some(
+                obstacle @ (Obstacle::Direct
+                | Obstacle::Untold(_)
+                | Obstacle::Conflict(_)
+                | Obstacle::Routes(_)),
+            ) => {
                 tracing::info!(
                     uid = record.uid, pod = %record.pod, reason = %obstacle,
                     "calls have segments of the pod's link, which costs more"
@@ -390,6 +429,14 @@ impl Enrollment {
             Some(Obstacle::Setting(_)) | None => {}
         }
     }
+}
+
+/// Takes the rules away, and says what is left without harm.
+fn remove(uid: &str, namespace: &NetNamespace) -> Result<(), NetlinkError> {
+    if let Some(error) = capture::remove(namespace)? {
+        tracing::warn!(uid, %error, "routes that nobody looks up, or settings, are left in a pod");
+    }
+    Ok(())
 }
 
 fn check(request: &Request) -> Result<(), EnrollError> {

@@ -102,14 +102,20 @@ pub enum Obstacle {
     #[error("{0} connections are open that were made under the rules that stand")]
     Open(usize),
     /// Connections are open that may be an application's own and are not redirected.
-    #[error("{0} connections are open that may be an application's and go past the proxy")]
-    Direct(usize),
+    #[error("connections are open that may be an application's and go past the proxy")]
+    Direct,
+    /// Whether such connections are open cannot be told.
+    #[error("open connections cannot be told: {0}")]
+    Untold(#[source] NetlinkError),
     /// The namespace's routing leaves no room for routes of calls.
     #[error(transparent)]
     Conflict(#[from] Conflict),
-    /// The kernel refused the routes of calls.
+    /// The kernel refused the routes of calls, or the namespace's routing cannot be read.
     #[error("routes of calls: {0}")]
     Routes(#[source] NetlinkError),
+    /// The kernel refused some of the routes of calls; what they are for is left to the main table.
+    #[error("{0} routes of calls were refused")]
+    Partly(usize),
 }
 
 /// Puts rules and routing in place. Doing it again changes nothing; no packet sees a state between old and new.
@@ -124,37 +130,48 @@ pub fn apply(namespace: &NetNamespace, capture: &Capture) -> Result<Option<Obsta
         links.add_local_table(RETURN_RULE.table, family)?;
         links.add_mark_rule(RETURN_RULE, family)?;
     }
-    let (way, obstacle) = choose(namespace, &capture)?;
+    let standing = nftables::read(namespace, &TABLES)?;
+    let (way, obstacle) = choose(namespace, &capture, &standing)?;
     let unwanted: &[&str] = if way == WayBack::ByConnection { &[] } else { &[MANGLE] };
     let calls = calls::wanted(&capture, &way);
-    calls::take_unwanted(&mut links, &calls)?;
-    nftables::replace(namespace, &rules(&capture, &way), unwanted)?;
-    Ok(if calls.is_empty() { obstacle } else { calls::make(namespace, &mut links, &capture)? })
+    let rules = rules(&capture, &way);
+    // Where other rules stood, connections may have been opened past the proxy: they are to be counted.
+    let kept = if standing == rules { calls.as_slice() } else { &[] };
+    calls::take_rules(&mut links, kept)?;
+    nftables::replace(namespace, &rules, unwanted)?;
+    // Nobody looks up what may stay here.
+    let _ = calls::take_routes(&mut links, &calls);
+    Ok(if calls.is_empty() { obstacle } else { calls::make(namespace, &mut links, &capture) })
 }
 
 /// Brings the routes of calls into step with the namespace's routing, where they are. To be called when that has changed
-/// ([`crate::links::RoutingChanges`]). Until then calls may find a route that was: they end at the proxy all the same.
+/// ([`crate::links::RoutingChanges`]), and again later if it fails or says [`Obstacle::Partly`]. Until then calls may find a
+/// route that was: they end at the proxy all the same.
 pub fn follow_routing(namespace: &NetNamespace, capture: &Capture) -> Result<Option<Obstacle>, NetlinkError> {
     let capture = usable(namespace, capture)?;
     let mut links = Links::open(namespace)?;
     if !calls::unwanted_are_there(&mut links, &[])? {
         return Ok(None);
     }
-    calls::make(namespace, &mut links, &capture)
+    calls::keep(namespace, &mut links, &capture)
 }
 
 /// The best way back that can be had, with its settings turned on.
-fn choose(namespace: &NetNamespace, capture: &Capture) -> Result<(WayBack, Option<Obstacle>), NetlinkError> {
-    let standing = nftables::read(namespace, &TABLES)?;
+fn choose(
+    namespace: &NetNamespace,
+    capture: &Capture,
+    standing: &Ruleset,
+) -> Result<(WayBack, Option<Obstacle>), NetlinkError> {
     if must_track(capture) {
-        settings::put_back(namespace, &before(&standing))?;
+        settings::put_back(namespace, &before(standing))?;
         return Ok((WayBack::ByConnection, None));
     }
-    let open = returning_by_connection(namespace, &standing);
-    if open > 0 {
-        return Ok((WayBack::ByConnection, Some(Obstacle::Open(open))));
+    match returning_by_connection(namespace, standing) {
+        Ok(0) => {}
+        Ok(open) => return Ok((WayBack::ByConnection, Some(Obstacle::Open(open)))),
+        Err(error) => return Ok((WayBack::ByConnection, Some(Obstacle::Untold(error)))),
     }
-    Ok(match settings::turn_on(namespace, capture, &before(&standing))? {
+    Ok(match settings::turn_on(namespace, capture, &before(standing))? {
         Ok(before) => (WayBack::BySocket(before), None),
         Err(refused) => (WayBack::ByConnection, Some(refused.into())),
     })
@@ -172,7 +189,7 @@ pub fn stands(namespace: &NetNamespace, capture: &Capture) -> Result<bool, Netli
     let standing = nftables::read(namespace, &TABLES)?;
     if standing.tables.iter().any(|table| table.name == MANGLE) {
         let best = must_track(&capture)
-            || returning_by_connection(namespace, &standing) > 0
+            || !matches!(returning_by_connection(namespace, &standing), Ok(0))
             || !settings::can_be_turned_on(namespace, &capture)?;
         let right = best && standing == rules(&capture, &WayBack::ByConnection);
         return Ok(right && !calls::unwanted_are_there(&mut links, &[])?);
@@ -188,17 +205,26 @@ pub fn stands(namespace: &NetNamespace, capture: &Capture) -> Result<bool, Netli
     Ok(calls.is_empty() || calls::stand(namespace, &mut links, &capture)?)
 }
 
-/// Removes whatever [`apply`] may have put in place, and puts settings back to what they were.
-pub fn remove(namespace: &NetNamespace) -> Result<(), NetlinkError> {
-    let standing = nftables::read(namespace, &TABLES)?;
-    let mut links = Links::open(namespace)?;
-    calls::take_unwanted(&mut links, &[])?;
+/// Removes whatever [`apply`] may have put in place, and puts settings back to what they were. The rules of redirection go
+/// whatever else fails. Says what may be left that does no harm: routes that nobody looks up any more, settings of which
+/// nobody can tell what they were.
+pub fn remove(namespace: &NetNamespace) -> Result<Option<NetlinkError>, NetlinkError> {
+    let standing = nftables::read(namespace, &TABLES);
+    let mut links = Links::open(namespace);
+    let led_to_calls = links.as_mut().map_or(Ok(()), |links| calls::take_rules(links, &[]));
     nftables::remove(namespace, &TABLES)?;
+    let mut links = links?;
     for family in [Family::V4, Family::V6] {
         links.remove_mark_rule(RETURN_RULE, family)?;
         links.remove_local_table(RETURN_RULE.table, family)?;
     }
-    settings::put_back(namespace, &before(&standing))
+    let settings = standing.map(|standing| before(&standing));
+    if let Ok(before) = &settings {
+        settings::put_back(namespace, before)?;
+    }
+    let routes = calls::take_routes(&mut links, &[]);
+    led_to_calls?;
+    Ok(routes.err().or_else(|| settings.err()))
 }
 
 /// Machines within a workload are reached through address translation of somebody else's making, which needs tracking.
@@ -208,13 +234,13 @@ fn must_track(capture: &Capture) -> bool {
 
 /// How many open connections depend on rules that restore their answers' mark. Where those rules stand and the question
 /// is refused there may be some.
-fn returning_by_connection(namespace: &NetNamespace, standing: &Ruleset) -> usize {
+fn returning_by_connection(namespace: &NetNamespace, standing: &Ruleset) -> Result<usize, NetlinkError> {
     if !standing.tables.iter().any(|table| table.name == MANGLE) {
-        return 0;
+        return Ok(0);
     }
-    let Ok(connections) = tracked(namespace) else { return usize::MAX };
     let returning = |mark: u32| mark & RETURN_MARK.mask == RETURN_MARK.value;
-    connections.iter().filter(|connection| connection.open && returning(connection.mark)).count()
+    let connections = tracked(namespace)?;
+    Ok(connections.iter().filter(|connection| connection.open && returning(connection.mark)).count())
 }
 
 /// What the settings were, as the rules that stand remember it.

@@ -19,7 +19,7 @@ use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use crate::NetNamespace;
-use crate::netlink::{Connection, NetlinkError};
+use crate::netlink::{Connection, Dump, NetlinkError};
 
 mod changes;
 
@@ -32,7 +32,11 @@ pub const LOOPBACK: &str = "lo";
 #[derive(Debug)]
 pub struct Links {
     connection: Connection,
+    namespace: NetNamespace,
 }
+
+/// More than a pod has, of addresses, rules or routes of one table. Whoever has more is not read to the end.
+const MOST: usize = 4096;
 
 /// Packets with this mark look up that table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +63,21 @@ pub enum Family {
 impl Links {
     /// Opens a handle on `namespace`.
     pub fn open(namespace: &NetNamespace) -> Result<Self, NetlinkError> {
-        Ok(Self { connection: Connection::open(namespace, netlink_sys::protocols::NETLINK_ROUTE)? })
+        let connection = Connection::open(namespace, netlink_sys::protocols::NETLINK_ROUTE)?;
+        Ok(Self { connection, namespace: namespace.try_clone()? })
+    }
+
+    /// A list of what others make as well: there may be very many, and some that cannot be read.
+    fn dump(
+        &mut self,
+        operation: &str,
+        question: RouteNetlinkMessage,
+    ) -> Result<Dump<RouteNetlinkMessage>, NetlinkError> {
+        let dump = self.connection.dump(operation, question, MOST)?;
+        if dump.cut {
+            self.connection = Connection::open(&self.namespace, netlink_sys::protocols::NETLINK_ROUTE)?;
+        }
+        Ok(dump)
     }
 
     /// Makes two links joined by a cable: `name` here and `peer` in `other`.
@@ -105,7 +123,7 @@ impl Links {
     /// The names of all links with their indexes.
     pub fn list(&mut self) -> Result<Vec<(String, u32)>, NetlinkError> {
         let message = RouteNetlinkMessage::GetLink(LinkMessage::default());
-        let links = self.connection.list("list the links", message)?;
+        let links = self.connection.dump("list the links", message, usize::MAX)?.read;
         let named = links.into_iter().filter_map(|message| {
             let RouteNetlinkMessage::NewLink(link) = message else { return None };
             let index = link.header.index;
@@ -136,10 +154,10 @@ impl Links {
         self.connection.change(&format!("give {link} the address {address}"), message, flags)
     }
 
-    /// The addresses of all links (without link-local ones of IPv6).
+    /// The addresses of all links (without link-local ones of IPv6), as far as they can be read.
     pub fn addresses(&mut self) -> Result<Vec<IpNet>, NetlinkError> {
         let message = RouteNetlinkMessage::GetAddress(AddressMessage::default());
-        let messages = self.connection.list("list the addresses", message)?;
+        let messages = self.dump("list the addresses", message)?.read;
         let addresses = messages.into_iter().filter_map(|message| {
             let RouteNetlinkMessage::NewAddress(message) = message else { return None };
             if message.header.scope == AddressScope::Link {
@@ -188,6 +206,18 @@ impl Links {
         self.connection.change(&format!("route {destination} to {link}"), message, flags)
     }
 
+    /// Undoes [`Self::add_route`] without a gateway; nothing to undo is fine. Routes through gateways that were reached by it
+    /// stay.
+    pub fn remove_route(&mut self, destination: IpNet, link: &str) -> Result<(), NetlinkError> {
+        let mut message = RouteMessage::default();
+        message.header.address_family = family_of(destination.addr());
+        message.header.destination_prefix_length = destination.prefix_len();
+        message.header.scope = RouteScope::NoWhere;
+        message.attributes.push(RouteAttribute::Destination(RouteAddress::from(destination.network())));
+        message.attributes.push(RouteAttribute::Oif(self.index(link)?));
+        self.take_route(RouteHeader::RT_TABLE_MAIN.into(), message)
+    }
+
     /// Makes all destinations local in `table`: packets that look it up are delivered to this machine.
     pub fn add_local_table(&mut self, table: u8, family: Family) -> Result<(), NetlinkError> {
         let message = RouteNetlinkMessage::NewRoute(self.local_table(table, family)?);
@@ -203,17 +233,27 @@ impl Links {
 
     /// Is the route of [`Self::add_local_table`] there?
     pub fn has_local_table(&mut self, table: u8, family: Family) -> Result<bool, NetlinkError> {
-        Ok(self.routes(table.into(), family)?.iter().any(|route| {
+        Ok(self.routes(table.into(), family)?.read.iter().any(|route| {
             route.header.kind == RouteType::Local && route.header.destination_prefix_length == 0
         }))
     }
 
-    /// The routes of one table, as the kernel describes them.
-    pub(crate) fn routes(&mut self, table: u32, family: Family) -> Result<Vec<RouteMessage>, NetlinkError> {
+    /// The routes of one table, as the kernel describes them, as far as they can be read.
+    pub(crate) fn routes(&mut self, table: u32, family: Family) -> Result<Dump<RouteMessage>, NetlinkError> {
         let mut question = RouteMessage::default();
         question.header.address_family = family.into();
-        let routes = self.connection.list("list the routes", RouteNetlinkMessage::GetRoute(question))?;
-        let routes = routes.into_iter().filter_map(|message| match message {
+        question.attributes.push(RouteAttribute::Table(table));
+        self.connection.be_strict(true);
+        let dump = self.dump("list the routes", RouteNetlinkMessage::GetRoute(question));
+        self.connection.be_strict(false);
+        let Dump { read, unread, cut } = match dump {
+            // There is no such table.
+            Err(error) if matches!(error.errno(), Some(libc::ENOENT | libc::EAFNOSUPPORT)) => {
+                return Ok(Dump { read: Vec::new(), unread: 0, cut: false });
+            }
+            dump => dump?,
+        };
+        let routes = read.into_iter().filter_map(|message| match message {
             RouteNetlinkMessage::NewRoute(route) => Some(route),
             _ => None,
         });
@@ -223,14 +263,14 @@ impl Links {
                 && route.header.address_family == family.into()
                 && !route.header.flags.contains(RouteFlags::Cloned)
         };
-        Ok(routes.filter(wanted).collect())
+        Ok(Dump { read: routes.filter(wanted).collect(), unread, cut })
     }
 
     /// How many routes a table has and how many policy rules look it up.
     pub fn usage(&mut self, table: u32, family: Family) -> Result<(usize, usize), NetlinkError> {
         let looks_up = |rule: &&RuleMessage| rule.attributes.contains(&RuleAttribute::Table(table));
-        let rules = self.rules(family)?.iter().filter(looks_up).count();
-        Ok((self.routes(table, family)?.len(), rules))
+        let rules = self.rules(family)?.read.iter().filter(looks_up).count();
+        Ok((self.routes(table, family)?.read.len(), rules))
     }
 
     /// Adds a route to a table; one that is there already is refused.
@@ -238,6 +278,13 @@ impl Links {
         let operation = format!("add a route to the table {table}");
         let message = RouteNetlinkMessage::NewRoute(in_table(route, table));
         self.connection.change(&operation, message, NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    /// Puts a route in place of the one that is there.
+    pub(crate) fn replace_route(&mut self, table: u32, route: RouteMessage) -> Result<(), NetlinkError> {
+        let operation = format!("replace a route of the table {table}");
+        let message = RouteNetlinkMessage::NewRoute(in_table(route, table));
+        self.connection.change(&operation, message, NLM_F_CREATE | NLM_F_REPLACE)
     }
 
     /// Takes a route out of a table; nothing to take out is fine.
@@ -267,7 +314,10 @@ impl Links {
         }
         let message = RouteNetlinkMessage::NewRule(mark_rule(rule, family));
         let operation = format!("add a routing rule for the mark {:#x}", rule.mark);
-        self.connection.change(&operation, message, NLM_F_CREATE | NLM_F_EXCL)
+        match self.connection.change(&operation, message, NLM_F_CREATE | NLM_F_EXCL) {
+            Err(error) if error.errno() == Some(libc::EEXIST) => Ok(()),
+            other => other,
+        }
     }
 
     /// Removes a policy rule; nothing to remove is fine.
@@ -279,7 +329,7 @@ impl Links {
 
     /// Is the rule there?
     pub fn has_mark_rule(&mut self, rule: MarkRule, family: Family) -> Result<bool, NetlinkError> {
-        Ok(self.rules(family)?.iter().any(|message| {
+        Ok(self.rules(family)?.read.iter().any(|message| {
             let has = |wanted: RuleAttribute| message.attributes.contains(&wanted);
             message.header.table == rule.table
                 && has(RuleAttribute::FwMark(rule.mark))
@@ -288,16 +338,17 @@ impl Links {
         }))
     }
 
-    /// The policy rules, first to last.
-    pub(crate) fn rules(&mut self, family: Family) -> Result<Vec<RuleMessage>, NetlinkError> {
+    /// The policy rules, first to last, as far as they can be read.
+    pub(crate) fn rules(&mut self, family: Family) -> Result<Dump<RuleMessage>, NetlinkError> {
         let mut question = RuleMessage::default();
         question.header.family = family.into();
-        let rules = self.connection.list("list the routing rules", RouteNetlinkMessage::GetRule(question))?;
-        let rules = rules.into_iter().filter_map(|message| match message {
+        let Dump { read, unread, cut } =
+            self.dump("list the routing rules", RouteNetlinkMessage::GetRule(question))?;
+        let rules = read.into_iter().filter_map(|message| match message {
             RouteNetlinkMessage::NewRule(rule) if rule.header.family == family.into() => Some(rule),
             _ => None,
         });
-        Ok(rules.collect())
+        Ok(Dump { read: rules.collect(), unread, cut })
     }
 
     fn local_table(&mut self, table: u8, family: Family) -> Result<RouteMessage, NetlinkError> {

@@ -22,8 +22,8 @@ pub struct Tracked {
     pub source: SocketAddr,
     /// Whom it was opened to, before any redirection.
     pub destination: SocketAddr,
-    /// Somebody else answers than whom it was opened to.
-    pub translated: bool,
+    /// Who answers: whom it was opened to, or whom somebody has translated that to.
+    pub answering: Option<SocketAddr>,
     /// The connection's mark.
     pub mark: u32,
     /// Something may still be said on it.
@@ -96,8 +96,8 @@ fn of(attributes: &[ConntrackAttribute]) -> Option<Tracked> {
         }
     }
     let (source, destination) = ends?;
-    let translated = answers.is_some_and(|(answering, _)| answering != destination);
-    Some(Tracked { source, destination, translated, mark, open })
+    let answering = answers.map(|(answering, _)| answering);
+    Some(Tracked { source, destination, answering, mark, open })
 }
 
 fn is_open(info: &ProtoInfo) -> bool {

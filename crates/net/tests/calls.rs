@@ -363,22 +363,26 @@ fn a_large_table_has_no_image() {
     });
 }
 
+/// Somebody has connections tracked: a table of ours by another name.
+fn track_connections(host: &Host) {
+    let mut tables =
+        capture::rules(&Capture { ingress: true, ..Capture::default() }, &capture::WayBack::ByConnection);
+    tables.tables.retain(|table| table.name.ends_with("mangle"));
+    tables.tables[0].name = "somebody-elses".to_owned();
+    nftables::replace(&host.namespace, &tables, &[]).unwrap();
+}
+
 /// A connection that is older than the redirection and tracked goes on past the proxy, with segments of its link.
 #[test]
 fn connections_that_pass_the_proxy_by_are_waited_for() {
     sandboxed(|mut sandbox| {
         let (pod, peer) = pair(&mut sandbox);
         application(&peer, 80);
-        // Somebody has connections tracked: a table of ours by another name.
-        let mut tables =
-            capture::rules(&Capture { ingress: true, ..Capture::default() }, &capture::WayBack::ByConnection);
-        tables.tables.retain(|table| table.name.ends_with("mangle"));
-        tables.tables[0].name = "somebody-elses".to_owned();
-        nftables::replace(&pod.namespace, &tables, &[]).unwrap();
+        track_connections(&pod);
         let mut old = Call::new(&pod, (peer.v4(), 80).into());
         old.carries();
         let obstacle = capture::apply(&pod.namespace, &Capture::default()).unwrap().unwrap();
-        assert!(matches!(obstacle, Obstacle::Direct(1)), "{obstacle}");
+        assert!(matches!(obstacle, Obstacle::Direct), "{obstacle}");
         assert!(capture::stands(&pod.namespace, &Capture::default()).unwrap());
         assert_eq!(usage(&pod), NOTHING);
         assert!(old.sizes().0 <= OF_LINK);
@@ -394,5 +398,95 @@ fn connections_that_pass_the_proxy_by_are_waited_for() {
         }
         capturing(&pod, &Capture::default());
         is_of_loopback(&pod, (peer.v4(), 80).into());
+    });
+}
+
+/// Rules that were taken from under the routes of calls: what was opened past the proxy meanwhile is counted as well.
+#[test]
+fn connections_of_a_time_without_rules_are_waited_for() {
+    sandboxed(|mut sandbox| {
+        let (pod, peer) = pair(&mut sandbox);
+        application(&peer, 80);
+        track_connections(&pod);
+        capturing(&pod, &Capture::default());
+        nftables::remove(&pod.namespace, &capture::TABLES).unwrap();
+        let _old = Call::new(&pod, (peer.v4(), 80).into());
+        let obstacle = capture::apply(&pod.namespace, &Capture::default()).unwrap();
+        assert!(matches!(obstacle, Some(Obstacle::Direct)), "{obstacle:?}");
+        assert_eq!(usage(&pod), NOTHING);
+    });
+}
+
+/// Who changes its routing without end does not keep who is told: what has come is told in parts.
+#[test]
+fn changes_are_told_while_there_are_more() {
+    sandboxed(|mut sandbox| {
+        let (pod, _) = pair(&mut sandbox);
+        let namespace = pod.namespace.try_clone().unwrap();
+        Host::join(pod.spawn_async(move || async move {
+            let mut changes = RoutingChanges::open(&namespace).unwrap();
+            let mut links = Links::open(&namespace).unwrap();
+            for _ in 0..80 {
+                links.add_local_table(77, Family::V4).unwrap();
+                links.remove_local_table(77, Family::V4).unwrap();
+            }
+            for _ in 0..3 {
+                tokio::time::timeout(LIMIT, changes.changed()).await.unwrap().unwrap();
+            }
+            assert!(tokio::time::timeout(Duration::ZERO, changes.changed()).await.is_err());
+        }));
+    });
+}
+
+/// Routes without number, in the main table, in the table of calls, or where nobody looks: enrolling and withdrawing go on.
+#[test]
+fn very_many_routes_are_in_the_way_of_routes_of_calls_only() {
+    sandboxed(|mut sandbox| {
+        let (pod, _) = pair(&mut sandbox);
+        let mut links = Links::open(&pod.namespace).unwrap();
+        for index in 0..4200_u32 {
+            let [.., high, low] = index.to_be_bytes();
+            let network = IpAddr::from([10, 64 + (high >> 4), (high << 4) | (low >> 4), low << 4]);
+            links.add_route(ipnet::IpNet::new(network, 28).unwrap(), LINK, None).unwrap();
+        }
+        let obstacle = capture::apply(&pod.namespace, &Capture::default()).unwrap();
+        assert!(matches!(obstacle, Some(Obstacle::Conflict(Conflict::Large))), "{obstacle:?}");
+        assert!(capture::stands(&pod.namespace, &Capture::default()).unwrap());
+        assert!(capture::remove(&pod.namespace).unwrap().is_none());
+        assert!(nftables::table_names(&pod.namespace).unwrap().is_empty());
+    });
+}
+
+/// The gateway of a route is not reachable any more: that route is left to the main table, all others are copied, and it
+/// follows when it can.
+#[test]
+fn a_route_that_is_refused_costs_its_own_calls_only() {
+    sandboxed(|mut sandbox| {
+        let (pod, peer) = pair(&mut sandbox);
+        proxy(&pod);
+        let mut links = Links::open(&pod.namespace).unwrap();
+        let (way, gateway) = ("10.8.0.0/24", Some("10.8.0.1".parse().unwrap()));
+        links.add_route(way.parse().unwrap(), LINK, None).unwrap();
+        links.add_route("10.9.0.0/16".parse().unwrap(), LINK, gateway).unwrap();
+        links.remove_route(way.parse().unwrap(), LINK).unwrap();
+        for _ in 0..2 {
+            let obstacle = capture::apply(&pod.namespace, &Capture::default()).unwrap();
+            assert!(matches!(obstacle, Some(Obstacle::Partly(1))), "{obstacle:?}");
+            assert!(capture::stands(&pod.namespace, &Capture::default()).unwrap());
+            is_of_loopback(&pod, (peer.v4(), 80).into());
+            is_of_link(&pod, "10.9.0.1:80".parse().unwrap());
+        }
+        // Trying again changes nothing, so nobody is told of it.
+        let namespace = pod.namespace.try_clone().unwrap();
+        Host::join(pod.spawn_async(move || async move {
+            let mut changes = RoutingChanges::open(&namespace).unwrap();
+            capture::follow_routing(&namespace, &Capture::default()).unwrap();
+            let told = tokio::time::timeout(Duration::from_millis(100), changes.changed()).await;
+            assert!(told.is_err());
+        }));
+        links.add_route(way.parse().unwrap(), LINK, None).unwrap();
+        assert!(capture::follow_routing(&pod.namespace, &Capture::default()).unwrap().is_none());
+        is_of_loopback(&pod, "10.9.0.1:80".parse().unwrap());
+        assert!(capture::stands(&pod.namespace, &Capture::default()).unwrap());
     });
 }

@@ -12,8 +12,10 @@
 //! - in ingress mode strangers reach applications directly, with machines within the workload somebody else translates:
 //!   there these routes are not made ([`wanted`]);
 //! - connections that were open before and go past the proxy forbid them ([`Obstacle::Direct`]).
+use std::collections::HashSet;
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use netlink_packet_core::Nla as _;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::IpProtocol;
@@ -24,7 +26,7 @@ use netlink_packet_route::route::{
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
 
 use super::rules::probes;
-use super::{Capture, Obstacle, WayBack, families, must_track};
+use super::{Capture, DNS_PROXY, INBOUND_PLAINTEXT, OUTBOUND, Obstacle, WayBack, families, must_track};
 use crate::NetNamespace;
 use crate::links::{Family, LOOPBACK, Links};
 use crate::netlink::NetlinkError;
@@ -73,32 +75,87 @@ pub(super) fn wanted(capture: &Capture, way: &WayBack) -> Vec<Family> {
     if wanted { families(capture) } else { Vec::new() }
 }
 
-/// Takes away what must not be there any more once the rules of redirection are the new ones.
-pub(super) fn take_unwanted(links: &mut Links, wanted: &[Family]) -> Result<(), NetlinkError> {
-    let mut unwanted = BOTH.into_iter().filter(|family| !wanted.contains(family));
-    unwanted.try_for_each(|family| take_away(links, family))
+/// Takes away the rules of other families than these: what they lead to is not found any more. Nothing that others have
+/// made of the namespace's routing is in the way of this.
+pub(super) fn take_rules(links: &mut Links, wanted: &[Family]) -> Result<(), NetlinkError> {
+    let unwanted = BOTH.into_iter().filter(|family| !wanted.contains(family));
+    let taken = unwanted.map(|family| links.take_rule(rule(family)));
+    // One that cannot be taken does not keep the other.
+    taken.fold(Ok(()), Result::and)
 }
 
-/// Makes the routes, or takes them away where something is in their way. The rules of redirection stand already.
-pub(super) fn make(
+/// Takes away the routes of other families than these, as far as they can be read. Their rules are gone.
+pub(super) fn take_routes(links: &mut Links, wanted: &[Family]) -> Result<(), NetlinkError> {
+    let mut taken = Ok(());
+    for family in BOTH.into_iter().filter(|family| !wanted.contains(family)) {
+        let routes = match ours(links, family) {
+            Ok((routes, whole)) => {
+                taken = taken.and(whole);
+                routes
+            }
+            Err(error) => {
+                taken = Err(error);
+                continue;
+            }
+        };
+        for route in routes {
+            let one = links.take_route(CALLS_TABLE, route);
+            taken = taken.and(one);
+        }
+    }
+    taken
+}
+
+/// Makes the routes, or takes them away where something is in their way. The rules of redirection stand already, with or
+/// without these routes: nothing here is an error.
+pub(super) fn make(namespace: &NetNamespace, links: &mut Links, capture: &Capture) -> Option<Obstacle> {
+    let attempted = attempt(namespace, links, capture);
+    settle(links, attempted)
+}
+
+/// As [`make`], for routes that are there: they stay as they are while the namespace's routing changes faster than it can
+/// be read.
+pub(super) fn keep(
     namespace: &NetNamespace,
     links: &mut Links,
     capture: &Capture,
 ) -> Result<Option<Obstacle>, NetlinkError> {
-    let mut found = obstacle(namespace, links, capture)?;
-    if found.is_none() {
-        let mut result = follow(links, capture);
-        for _ in 1..ATTEMPTS {
-            if result.is_err() {
-                result = follow(links, capture);
-            }
+    match attempt(namespace, links, capture) {
+        Err(error) if error.is_interrupted() => Err(error),
+        attempted => Ok(settle(links, attempted)),
+    }
+}
+
+fn settle(links: &mut Links, attempted: Result<Option<Obstacle>, NetlinkError>) -> Option<Obstacle> {
+    let obstacle = attempted.unwrap_or_else(|error| Some(Obstacle::Routes(error)));
+    if matches!(obstacle, None | Some(Obstacle::Partly(_))) {
+        return obstacle;
+    }
+    match take_rules(links, &[]) {
+        Ok(()) => {
+            // Nobody looks up what may stay here.
+            let _ = take_routes(links, &[]);
+            obstacle
         }
-        found = result.err().map(Obstacle::Routes);
+        Err(error) => Some(Obstacle::Routes(error)),
     }
-    if found.is_some() {
-        take_unwanted(links, &[])?;
+}
+
+fn attempt(
+    namespace: &NetNamespace,
+    links: &mut Links,
+    capture: &Capture,
+) -> Result<Option<Obstacle>, NetlinkError> {
+    if let Some(obstacle) = obstacle(namespace, links, capture)? {
+        return Ok(Some(obstacle));
     }
-    Ok(found)
+    let mut result = follow(links, capture);
+    for _ in 1..ATTEMPTS {
+        if result.is_err() {
+            result = follow(links, capture);
+        }
+    }
+    result.map(|refused| (refused > 0).then_some(Obstacle::Partly(refused)))
 }
 
 /// Are they there and as the main table is now? Or absent, and something is in their way?
@@ -107,16 +164,18 @@ pub(super) fn stand(
     links: &mut Links,
     capture: &Capture,
 ) -> Result<bool, NetlinkError> {
-    let obstacle = obstacle(namespace, links, capture)?;
+    // What cannot be read is in their way.
+    let obstacle = obstacle(namespace, links, capture).unwrap_or_else(|error| Some(Obstacle::Routes(error)));
     for family in families(capture) {
-        let is_there = links.rules(family)?.iter().any(is_ours);
+        let is_there = links.rules(family)?.read.iter().any(is_ours);
         if is_there == obstacle.is_some() {
             return Ok(false);
         }
-        let (standing, image) = both(links, capture, family)?;
-        let in_step = standing.len() == image.len() && image.iter().all(|route| standing.contains(route));
-        if is_there && !in_step {
-            return Ok(false);
+        if is_there {
+            let (standing, image) = both(links, capture, family)?;
+            if !is_in_step(&standing, &image) {
+                return Ok(false);
+            }
         }
     }
     Ok(true)
@@ -126,42 +185,66 @@ pub(super) fn stand(
 pub(super) fn unwanted_are_there(links: &mut Links, wanted: &[Family]) -> Result<bool, NetlinkError> {
     let mut there = false;
     for family in BOTH.into_iter().filter(|family| !wanted.contains(family)) {
-        there |= links.rules(family)?.iter().any(is_ours);
+        there |= links.rules(family)?.read.iter().any(is_ours);
     }
     Ok(there)
 }
 
-/// Takes away the rule and then what it led to.
-fn take_away(links: &mut Links, family: Family) -> Result<(), NetlinkError> {
-    links.take_rule(rule(family))?;
-    for route in ours(links, family)? {
-        links.take_route(CALLS_TABLE, route)?;
-    }
-    Ok(())
-}
-
 /// Brings the table into step with the main table, then leads calls to it. Where a route is missing meanwhile, the main
-/// table's is found.
-fn follow(links: &mut Links, capture: &Capture) -> Result<(), NetlinkError> {
+/// table's is found. Says how many routes the kernel refuses.
+fn follow(links: &mut Links, capture: &Capture) -> Result<usize, NetlinkError> {
+    let mut refused = 0;
     for family in families(capture) {
         let (standing, image) = both(links, capture, family)?;
-        for route in standing.iter().filter(|route| !image.contains(route)) {
+        for route in standing.iter().filter(|route| !image.iter().any(|wanted| stands_for(route, wanted))) {
             links.take_route(CALLS_TABLE, route.clone())?;
         }
         for route in image.into_iter().filter(|route| !standing.contains(route)) {
-            links.put_route(CALLS_TABLE, route)?;
+            refused += usize::from(!put(links, route, &standing)?);
         }
-        if links.rules(family)?.iter().any(is_ours) {
+        if links.rules(family)?.read.iter().any(is_ours) {
             continue;
         }
         links.put_rule(rule(family))?;
         // A kernel that does not know one of its conditions has made a rule for more than calls.
-        if !links.rules(family)?.iter().any(is_ours) {
+        if !links.rules(family)?.read.iter().any(is_ours) {
             let source = std::io::Error::from(std::io::ErrorKind::Unsupported);
             return Err(NetlinkError::Refused { operation: "route calls by their protocol".into(), source });
         }
     }
-    Ok(())
+    Ok(refused)
+}
+
+/// Puts a route into the table. One that the kernel has in the main table and refuses here (its gateway was reachable when
+/// it was made and is not now) is left to the main table. Says whether it was taken.
+fn put(links: &mut Links, route: RouteMessage, standing: &[RouteMessage]) -> Result<bool, NetlinkError> {
+    let thrown = left_to_main(&route);
+    // Refusing this changes nothing, and nobody is told.
+    let is_thrown = standing.contains(&thrown);
+    let result = if is_thrown {
+        links.replace_route(CALLS_TABLE, route.clone())
+    } else {
+        links.put_route(CALLS_TABLE, route.clone())
+    };
+    match result {
+        Err(NetlinkError::Refused { .. }) if route != thrown => {
+            if !is_thrown {
+                links.put_route(CALLS_TABLE, thrown)?;
+            }
+            Ok(false)
+        }
+        result => result.map(|()| true),
+    }
+}
+
+/// Is it what is wanted, or what there is instead if the kernel refuses that?
+fn stands_for(route: &RouteMessage, wanted: &RouteMessage) -> bool {
+    route == wanted || *route == left_to_main(wanted)
+}
+
+fn is_in_step(standing: &[RouteMessage], image: &[RouteMessage]) -> bool {
+    standing.len() == image.len()
+        && image.iter().all(|wanted| standing.iter().any(|route| stands_for(route, wanted)))
 }
 
 fn obstacle(
@@ -171,42 +254,62 @@ fn obstacle(
 ) -> Result<Option<Obstacle>, NetlinkError> {
     let mut judged = true;
     for family in families(capture) {
-        let rules = links.rules(family)?;
+        let rules = links.rules(family)?.whole("list the routing rules")?;
         judged &= rules.iter().any(is_ours);
         let foreign = links.routes(CALLS_TABLE, family)?;
-        let foreign = foreign.iter().any(|route| route.header.protocol != MADE_BY_US);
-        let large = links.routes(MAIN, family)?.len() > MAIN_ROUTES;
+        let foreign = foreign.cut
+            || foreign.unread > 0
+            || foreign.read.iter().any(|route| route.header.protocol != MADE_BY_US);
+        let main = links.routes(MAIN, family)?;
+        let large = main.cut || main.read.len() > MAIN_ROUTES;
         let conflict = conflict(&rules, foreign).or_else(|| large.then_some(Conflict::Large));
         if let Some(conflict) = conflict {
             return Ok(Some(conflict.into()));
         }
     }
     // With the rule there, whatever is open was made under it or was judged when it was made.
-    let open = if judged { 0 } else { open_past_the_proxy(namespace, capture) };
-    Ok((open > 0).then_some(Obstacle::Direct(open)))
+    if judged {
+        return Ok(None);
+    }
+    Ok(match is_open_past_the_proxy(namespace, links, capture) {
+        Ok(open) => open.then_some(Obstacle::Direct),
+        Err(error) => Some(Obstacle::Untold(error)),
+    })
 }
 
 /// Connections that cross a link and may be an application's own. Untracked ones are redirected with their next packet,
 /// which ends them. Tracked ones may be long over, if nobody tracked how they ended.
-fn open_past_the_proxy(namespace: &NetNamespace, capture: &Capture) -> usize {
-    let Ok(connections) = tracked(namespace) else { return usize::MAX };
+fn is_open_past_the_proxy(
+    namespace: &NetNamespace,
+    links: &mut Links,
+    capture: &Capture,
+) -> Result<bool, NetlinkError> {
+    let connections = tracked(namespace)?;
     let probes = probes(capture);
+    let local: HashSet<IpAddr> = links.addresses()?.iter().map(IpNet::addr).collect();
     let passes = |connection: &&Tracked| {
         let ends = [connection.source.ip(), connection.destination.ip()];
         let within = ends[0] == ends[1] || ends.iter().any(IpAddr::is_loopback);
         let of_probe = ends.iter().any(|address| probes.contains(address));
-        connection.open && !connection.translated && !within && !of_probe
+        connection.open && !is_redirected(connection, &local) && !within && !of_probe
     };
-    let direct: Vec<&Tracked> = connections.iter().filter(passes).collect();
-    if direct.is_empty() {
-        return 0;
+    let mut direct = connections.iter().filter(passes).peekable();
+    if direct.peek().is_none() {
+        return Ok(false);
     }
-    let Ok(sockets) = connected(namespace) else { return usize::MAX };
-    let lives = |connection: &&&Tracked| {
-        let ends = (connection.source, connection.destination);
-        sockets.iter().any(|socket| *socket == ends || *socket == (ends.1, ends.0))
-    };
-    direct.iter().filter(lives).count()
+    let sockets: HashSet<_> = connected(namespace)?.into_iter().collect();
+    Ok(direct.any(|connection| {
+        let (source, destination) = (connection.source, connection.destination);
+        sockets.contains(&(source, destination)) || sockets.contains(&(destination, source))
+    }))
+}
+
+/// Does the proxy answer? Others translate as well, and what they translate may cross a link.
+fn is_redirected(connection: &Tracked, local: &HashSet<IpAddr>) -> bool {
+    connection.answering.is_some_and(|answering| {
+        let here = answering.ip().is_loopback() || local.contains(&answering.ip());
+        here && [OUTBOUND, INBOUND_PLAINTEXT, DNS_PROXY].contains(&answering.port())
+    })
 }
 
 fn conflict(rules: &[RuleMessage], foreign_routes: bool) -> Option<Conflict> {
@@ -228,15 +331,23 @@ fn both(
     capture: &Capture,
     family: Family,
 ) -> Result<(Vec<RouteMessage>, Vec<RouteMessage>), NetlinkError> {
-    let main = links.routes(MAIN, family)?;
+    let main = links.routes(MAIN, family)?.whole("list the routes")?;
     let probes = probes(capture).into_iter().filter(|probe| (family == Family::V4) == probe.is_ipv4());
     let image = image(&main, probes.map(except).collect());
-    Ok((ours(links, family)?, image))
+    let (standing, whole) = ours(links, family)?;
+    whole?;
+    Ok((standing, image))
 }
 
-fn ours(links: &mut Links, family: Family) -> Result<Vec<RouteMessage>, NetlinkError> {
-    let routes = links.routes(CALLS_TABLE, family)?;
-    Ok(routes.into_iter().filter(|route| route.header.protocol == MADE_BY_US).map(standing).collect())
+/// Routes of ours, and whether these are all.
+fn ours(
+    links: &mut Links,
+    family: Family,
+) -> Result<(Vec<RouteMessage>, Result<(), NetlinkError>), NetlinkError> {
+    let mut routes = links.routes(CALLS_TABLE, family)?;
+    let read = std::mem::take(&mut routes.read);
+    let ours = read.into_iter().filter(|route| route.header.protocol == MADE_BY_US).map(standing);
+    Ok((ours.collect(), routes.whole("list the routes of calls").map(drop)))
 }
 
 /// The table of calls that goes with this main table. What cannot be copied for certain is left to the main table, with

@@ -13,6 +13,8 @@ use crate::netlink::NetlinkError;
 const GROUPS: u32 = 0x1 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400;
 /// `RTNLGRP_IPV6_RULE`, a number and not a bit.
 const IPV6_RULES: u32 = 19;
+/// Messages come in groups; a pod may make them without end.
+const AT_ONCE: usize = 64;
 
 /// Tells when links, addresses, routes or policy rules of one namespace have changed.
 #[derive(Debug)]
@@ -35,21 +37,24 @@ impl RoutingChanges {
         Ok(Self { socket: watched.map_err(io::Error::from)? })
     }
 
-    /// Returns when something has changed since it was opened or since this returned. What it was is not said.
+    /// Returns when something has changed since it was opened or since this returned. What it was is not said. A few
+    /// messages are taken at once; while more keep coming, it returns again and again, and lets others run in between.
     pub async fn changed(&mut self) -> io::Result<()> {
-        let mut told = false;
-        loop {
+        let mut taken = 0;
+        while taken < AT_ONCE {
             let mut guard = self.socket.readable_mut().await?;
             // One octet of each message is enough; the rest of it goes.
             let received = guard.try_io(|socket| socket.get_ref().recv(&mut &mut [0; 1][..], 0));
             match received {
-                Err(_) if told => return Ok(()),
-                // Not all messages found place: something has changed.
-                Ok(Err(error)) if error.raw_os_error() == Some(libc::ENOBUFS) => told = true,
-                Ok(Err(error)) => return Err(error),
-                Ok(Ok(_)) => told = true,
+                Err(_) if taken > 0 => break,
                 Err(_) => {}
+                Ok(Ok(_)) => taken += 1,
+                // Not all messages found place: something has changed.
+                Ok(Err(error)) if error.raw_os_error() == Some(libc::ENOBUFS) => taken += 1,
+                Ok(Err(error)) => return Err(error),
             }
         }
+        tokio::task::yield_now().await;
+        Ok(())
     }
 }

@@ -6,7 +6,7 @@ use netlink_packet_route::route::RouteNextHop;
 use super::*;
 
 fn route(destination: &str, more: Vec<RouteAttribute>) -> RouteMessage {
-    let destination: ipnet::IpNet = destination.parse().unwrap();
+    let destination: IpNet = destination.parse().unwrap();
     let mut route = RouteMessage::default();
     route.header.address_family =
         if destination.addr().is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
@@ -203,4 +203,40 @@ fn calls_have_routes_where_every_call_is_redirected_only() {
     ] {
         assert_eq!(wanted(&capture, &by_socket), [], "{capture:?}");
     }
+}
+
+/// A route that the kernel refuses is there as one that leads to the main table: nothing is missing that could be had.
+#[test]
+fn what_is_left_to_the_main_table_instead_is_in_step() {
+    let image = image(&[route("10.0.0.0/24", vec![]), route("0.0.0.0/0", vec![gateway()])], vec![]);
+    assert!(is_in_step(&image, &image));
+    let refused = [image[0].clone(), left_to_main(&image[1])];
+    assert!(is_in_step(&refused, &image));
+    assert!(!is_in_step(&image[..1], &image));
+    let mut other = image.clone();
+    other[1].attributes.retain(|attribute| !matches!(attribute, RouteAttribute::Gateway(_)));
+    assert!(!is_in_step(&other, &image));
+}
+
+/// Only the proxy answers at its ports of this namespace.
+#[test]
+fn what_somebody_else_translates_is_not_redirected() {
+    let local: HashSet<IpAddr> = ["10.0.0.1", "fd00::1"].map(|address| address.parse().unwrap()).into();
+    let redirected = |answering: Option<&str>| {
+        let connection = Tracked {
+            source: "10.0.0.1:40000".parse().unwrap(),
+            destination: "10.96.0.1:80".parse().unwrap(),
+            answering: answering.map(|answering| answering.parse().unwrap()),
+            mark: 0,
+            open: true,
+        };
+        is_redirected(&connection, &local)
+    };
+    for proxy in ["127.0.0.1:15001", "[::1]:15001", "10.0.0.1:15006", "[fd00::1]:15006", "127.0.0.1:15053"] {
+        assert!(redirected(Some(proxy)), "{proxy}");
+    }
+    for other in ["10.96.0.1:80", "10.0.0.2:8080", "10.0.0.2:15001", "10.0.0.1:8080", "127.0.0.1:15008"] {
+        assert!(!redirected(Some(other)), "{other}");
+    }
+    assert!(!redirected(None));
 }
