@@ -465,16 +465,22 @@ fn a_route_that_is_refused_costs_its_own_calls_only() {
         let (pod, peer) = pair(&mut sandbox);
         proxy(&pod);
         let mut links = Links::open(&pod.namespace).unwrap();
-        let (way, gateway) = ("10.8.0.0/24", Some("10.8.0.1".parse().unwrap()));
-        links.add_route(way.parse().unwrap(), LINK, None).unwrap();
-        links.add_route("10.9.0.0/16".parse().unwrap(), LINK, gateway).unwrap();
-        links.remove_route(way.parse().unwrap(), LINK).unwrap();
+        let ways = ["10.8.0.0/24", "fd08::/64"].map(|way| way.parse().unwrap());
+        let through = [("10.9.0.0/16", "10.8.0.1"), ("fd09::/64", "fd08::1")];
+        let targets = ["10.9.0.1:80", "[fd09::1]:80"].map(|target| target.parse().unwrap());
+        for (way, (destination, gateway)) in ways.into_iter().zip(through) {
+            links.add_route(way, LINK, None).unwrap();
+            links.add_route(destination.parse().unwrap(), LINK, Some(gateway.parse().unwrap())).unwrap();
+            links.remove_route(way, LINK).unwrap();
+        }
         for _ in 0..2 {
             let obstacle = capture::apply(&pod.namespace, &Capture::default()).unwrap();
-            assert!(matches!(obstacle, Some(Obstacle::Partly(1))), "{obstacle:?}");
+            assert!(matches!(obstacle, Some(Obstacle::Partly(2))), "{obstacle:?}");
             assert!(capture::stands(&pod.namespace, &Capture::default()).unwrap());
             is_of_loopback(&pod, (peer.v4(), 80).into());
-            is_of_link(&pod, "10.9.0.1:80".parse().unwrap());
+            for target in targets {
+                is_of_link(&pod, target);
+            }
         }
         // Trying again changes nothing, so nobody is told of it.
         let namespace = pod.namespace.try_clone().unwrap();
@@ -484,9 +490,13 @@ fn a_route_that_is_refused_costs_its_own_calls_only() {
             let told = tokio::time::timeout(Duration::from_millis(100), changes.changed()).await;
             assert!(told.is_err());
         }));
-        links.add_route(way.parse().unwrap(), LINK, None).unwrap();
+        for way in ways {
+            links.add_route(way, LINK, None).unwrap();
+        }
         assert!(capture::follow_routing(&pod.namespace, &Capture::default()).unwrap().is_none());
-        is_of_loopback(&pod, "10.9.0.1:80".parse().unwrap());
+        for target in targets {
+            is_of_loopback(&pod, target);
+        }
         assert!(capture::stands(&pod.namespace, &Capture::default()).unwrap());
     });
 }

@@ -151,7 +151,8 @@ fn attempt(
     }
     let mut result = follow(links, capture);
     for _ in 1..ATTEMPTS {
-        if result.is_err() {
+        // What is interrupted has been tried often enough.
+        if result.as_ref().is_err_and(|error| !error.is_interrupted()) {
             result = follow(links, capture);
         }
     }
