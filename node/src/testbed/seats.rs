@@ -6,22 +6,26 @@ use std::sync::Arc;
 use hbone::ConnectRequest;
 use kit::echo::{Application, connect};
 use kit::fake_ca::FakeCa;
-use kit::sandbox::{Host, sandboxed};
+use kit::sandbox::{Host, Sandbox, sandboxed};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
 
 const HBONE: &str = "10.1.0.2:15008";
 
+/// A node with one pod, and a host that is in no mesh.
+async fn node(sandbox: &mut Sandbox, ca: &Arc<FakeCa>) -> (Node, Host, Host) {
+    let b = Node::start("b", WORLD, ca).await;
+    let (server, outside) = (sandbox.host("server", &["10.1.0.2"]), sandbox.host("outside", &["10.1.0.3"]));
+    b.enrol(&server).await;
+    (b, server, outside)
+}
+
 #[test]
 fn threads_share_the_connections_of_one_peer() {
     sandboxed(|mut sandbox| {
         run(async {
-            let ca = Arc::new(FakeCa::new());
-            let b = Node::start("b", WORLD, &ca).await;
-            let (server, outside) =
-                (sandbox.host("server", &["10.1.0.2"]), sandbox.host("outside", &["10.1.0.3"]));
-            b.enrol(&server).await;
+            let (b, _server, outside) = node(&mut sandbox, &Arc::new(FakeCa::new())).await;
             let loads = b.environment.threads.loads();
             // Not even their handshake has begun.
             let open = || (0..8).map(|_| connect(address(HBONE))).collect::<io::Result<Vec<TcpStream>>>();
@@ -38,10 +42,7 @@ fn a_connection_that_was_handed_over_is_served() {
     sandboxed(|mut sandbox| {
         run(async {
             let ca = Arc::new(FakeCa::new());
-            let b = Node::start("b", WORLD, &ca).await;
-            let (server, outside) =
-                (sandbox.host("server", &["10.1.0.2"]), sandbox.host("outside", &["10.1.0.3"]));
-            b.enrol(&server).await;
+            let (b, server, outside) = node(&mut sandbox, &ca).await;
             let _application = server.run(|| Application::doubling(address("10.1.0.2:8080"))).unwrap();
             let loads = b.environment.threads.loads();
             // Whatever the kernel gives to the first thread goes to the second.
