@@ -5,6 +5,8 @@
 //! at the end of the event loop's tick, so that what many streams have to say leaves in one write.
 
 mod burst;
+mod hold;
+mod send;
 mod transfer;
 
 use std::cell::RefCell;
@@ -22,24 +24,19 @@ use rustls_pki_types::CertificateDer;
 
 use crate::core::{Action, Core, Role, Stats};
 use crate::record::{Records, Secured};
-use crate::scratch::{Batch, Scratch};
+use crate::scratch::Batch;
 use crate::socket::Socket;
 use crate::stream::{Break, StreamCell};
 use crate::{ConnectionEnd, Memory, Metrics, Settings};
 
+use hold::Pause;
 pub(crate) use transfer::{Inbox, Owned, StreamPart};
 
 /// Plain output of a connection above which a writer waits until it has been sealed.
 pub(crate) const MAX_OUTPUT: usize = 256 << 10;
 
-/// Output of the core above which it is sealed without waiting for the end of the tick.
-const EAGER: usize = 64 << 10;
-
 /// Empty buffers up to this size are kept.
 const SMALL_BUFFER: usize = 4 << 10;
-
-/// How long an answer waits for what the application says first.
-const HOLD: Duration = Duration::from_millis(1);
 
 /// Streams whose table is kept when the last is over.
 const FEW: usize = 32;
@@ -103,14 +100,6 @@ impl fmt::Debug for OnEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("OnEnd")
     }
-}
-
-/// Output that nobody waits for yet: it leaves with what comes next, or after a moment.
-#[derive(Debug, Clone, Copy)]
-struct Pause {
-    /// Octets of output. When there are more, all of them leave.
-    length: usize,
-    until: Instant,
 }
 
 impl Drop for Link {
@@ -216,156 +205,6 @@ impl Link {
         state.kick();
     }
 
-    /// Seals and sends the output now.
-    pub(crate) fn flush(&self, state: &mut State) {
-        if !state.has_output() || state.is_blocked() {
-            return;
-        }
-        Scratch::lend(|scratch| {
-            let State { core, records, .. } = &mut *state;
-            scratch.sealed.clear();
-            let was_full = core.output().len() >= MAX_OUTPUT;
-            let sealed = records.seal(core.output(), &mut scratch.sealed);
-            core.output().clear();
-            if core.output().capacity() > EAGER {
-                *core.output() = Vec::new();
-            }
-            match sealed {
-                Ok(()) => self.send(state, &scratch.sealed),
-                Err(error) => state.lose_now(ConnectionEnd::Tls(error.to_string())),
-            }
-            state.note_sealed(was_full);
-        });
-    }
-
-    /// Seals the output into the batch where it is small, or sends both now: what is sealed next may follow.
-    pub(crate) fn put_by(&self, state: &mut State, batch: &mut Option<Batch>, sealed: &mut Vec<u8>) {
-        if state.core.output().is_empty() {
-            return;
-        }
-        sealed.clear();
-        let State { core, records, .. } = &mut *state;
-        let was_full = core.output().len() >= MAX_OUTPUT;
-        let outcome = records.seal(core.output(), sealed);
-        core.output().clear();
-        match outcome {
-            Ok(()) => {
-                let is_added = batch.as_mut().is_some_and(|batch| batch.append(sealed));
-                // A batch that goes on has room for a read.
-                if !is_added || batch.as_ref().is_some_and(Batch::is_full) {
-                    state.batch = batch.take();
-                    self.send(state, if is_added { &[] } else { sealed });
-                }
-            }
-            Err(error) => state.lose_now(ConnectionEnd::Tls(error.to_string())),
-        }
-        state.note_sealed(was_full);
-    }
-
-    /// Seals what lies in the space of `batch`, which is kept for the end of the tick if it is not full. See
-    /// [`Records::seal_slots`]; `before` is a buffer for what leaves first.
-    pub(crate) fn send_batch(
-        &self,
-        state: &mut State,
-        mut batch: Batch,
-        contents: impl ExactSizeIterator<Item = usize>,
-        before: &mut Vec<u8>,
-    ) {
-        before.clear();
-        match state.records.seal_slots(batch.space(), contents, before) {
-            Ok(octets) if before.is_empty() => {
-                batch.extend(octets);
-                let is_full = batch.is_full();
-                state.batch = Some(batch);
-                if is_full { self.send(state, &[]) } else { state.kick() }
-            }
-            Ok(octets) => {
-                let (held, made) = batch.split(octets);
-                self.offer(state, [held, before, made]);
-            }
-            Err(error) => state.lose_now(ConnectionEnd::Tls(error.to_string())),
-        }
-    }
-
-    /// Seals what lies in `slots` behind the output and sends it now. See [`Records::seal_slots`]; `before` is a buffer
-    /// for what leaves first.
-    pub(crate) fn send_slots(
-        &self,
-        state: &mut State,
-        slots: &mut [u8],
-        contents: impl ExactSizeIterator<Item = usize>,
-        before: &mut Vec<u8>,
-    ) {
-        before.clear();
-        let State { core, records, .. } = &mut *state;
-        let was_full = core.output().len() >= MAX_OUTPUT;
-        let first = records.seal(core.output(), before);
-        core.output().clear();
-        match first.and_then(|()| records.seal_slots(slots, contents, before)) {
-            Ok(end) => self.send_both(state, before, slots.get(..end).unwrap_or_default()),
-            Err(error) => state.lose_now(ConnectionEnd::Tls(error.to_string())),
-        }
-        state.note_sealed(was_full);
-    }
-
-    /// Sends sealed records; what the socket does not take waits.
-    pub(crate) fn send(&self, state: &mut State, sealed: &[u8]) {
-        self.send_both(state, sealed, &[]);
-    }
-
-    /// The same from two buffers, behind the batch.
-    fn send_both(&self, state: &mut State, first: &[u8], second: &[u8]) {
-        let batch = state.batch.take();
-        let held = batch.as_ref().map(Batch::records).unwrap_or_default();
-        self.offer(state, [held, first, second]);
-    }
-
-    fn offer(&self, state: &mut State, pieces: [&[u8]; 3]) {
-        if state.is_mute() {
-            return;
-        }
-        let mut sent = 0;
-        if !state.is_blocked() {
-            match self.write(pieces) {
-                Ok(written) => sent = written,
-                Err(error) => return state.write_failed(&error),
-            }
-        }
-        for piece in pieces {
-            state.sealed.extend_from_slice(piece.get(sent..).unwrap_or_default());
-            sent = sent.saturating_sub(piece.len());
-        }
-        if state.is_blocked() {
-            state.kick();
-        }
-    }
-
-    /// Offers the socket what it did not take before. `true` when nothing is left.
-    pub(crate) fn drain_sealed(&self, state: &mut State) -> bool {
-        if !state.is_blocked() {
-            return true;
-        }
-        if state.is_mute() {
-            return false;
-        }
-        let rest = state.sealed.get(state.sent..).unwrap_or_default();
-        match self.with_socket(|socket| socket.write(rest)) {
-            Ok(written) => state.sent += written,
-            Err(error) => state.write_failed(&error),
-        }
-        if state.is_blocked() {
-            return false;
-        }
-        state.sent = 0;
-        if state.sealed.capacity() > EAGER {
-            state.sealed = Vec::new()
-        } else {
-            state.sealed.clear()
-        }
-        state.wake_all();
-        true
-    }
-
     /// Adds what happened to the process's totals.
     pub(crate) fn count(&self, state: &mut State) {
         self.note_memory(state);
@@ -463,38 +302,6 @@ impl State {
         self.batch.is_some()
             || !self.core.output().is_empty()
             || (self.ended.is_none() && self.records.owes())
-    }
-
-    /// Has the answer that `answer` puts into the output wait for what the application says first, if nothing else is in
-    /// the output that should leave at once.
-    pub(crate) fn hold(&mut self, answer: impl FnOnce(&mut Core)) {
-        let before = self.core.output().len();
-        let pause = self.pause.filter(|pause| pause.length == before);
-        answer(&mut self.core);
-        if before == 0 || pause.is_some() {
-            let until = pause.map_or_else(|| now() + HOLD, |pause| pause.until);
-            self.pause = Some(Pause { length: self.core.output().len(), until });
-        }
-        self.kick();
-    }
-
-    /// The output waits for company.
-    pub(crate) fn is_held(&mut self) -> bool {
-        let length = self.core.output().len();
-        // A batch is company.
-        self.batch.is_none()
-            && self.ended.is_none()
-            && self.pause.is_some_and(|pause| pause.length == length && now() < pause.until)
-    }
-
-    /// Time has passed; `true` if that ends the wait.
-    pub(crate) fn release_held(&mut self, now: Instant) -> bool {
-        self.pause.take_if(|pause| pause.until <= now).is_some()
-    }
-
-    /// When it stops to wait.
-    pub(crate) fn held_until(&self) -> Option<Instant> {
-        self.pause.map(|pause| pause.until)
     }
 
     /// Sealed records wait for the socket, or it takes none any more: nobody adds to them.

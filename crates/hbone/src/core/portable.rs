@@ -262,6 +262,4 @@ impl Core {
 }
 
 #[cfg(test)]
-mod format;
-#[cfg(test)]
 mod tests;

@@ -2,6 +2,8 @@
 //! and read again, in the middle of anything. What both say to the last octet, and what both understand, must be equal.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test that fails says so")]
 
+mod format;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
