@@ -206,25 +206,25 @@ pub fn stands(namespace: &NetNamespace, capture: &Capture) -> Result<bool, Netli
 }
 
 /// Removes whatever [`apply`] may have put in place, and puts settings back to what they were. The rules of redirection go
-/// whatever else fails. Says what may be left that does no harm: routes that nobody looks up any more, settings of which
-/// nobody can tell what they were.
+/// whatever else fails. Says what may be left that does no harm without them: routes that nobody looks up any more, settings
+/// that could not be put back or of which nobody can tell what they were.
 pub fn remove(namespace: &NetNamespace) -> Result<Option<NetlinkError>, NetlinkError> {
     let standing = nftables::read(namespace, &TABLES);
     let mut links = Links::open(namespace);
     let led_to_calls = links.as_mut().map_or(Ok(()), |links| calls::take_rules(links, &[]));
     nftables::remove(namespace, &TABLES)?;
+    // From here on a failure must not make it look as if the pod were still captured.
     let mut links = links?;
+    let mut left = Vec::new();
     for family in [Family::V4, Family::V6] {
-        links.remove_mark_rule(RETURN_RULE, family)?;
-        links.remove_local_table(RETURN_RULE.table, family)?;
+        left.extend(links.remove_mark_rule(RETURN_RULE, family).err());
+        left.extend(links.remove_local_table(RETURN_RULE.table, family).err());
     }
-    let settings = standing.map(|standing| before(&standing));
-    if let Ok(before) = &settings {
-        settings::put_back(namespace, before)?;
-    }
-    let routes = calls::take_routes(&mut links, &[]);
+    let settings = standing.and_then(|standing| settings::put_back(namespace, &before(&standing)));
+    left.extend(settings.err());
+    left.extend(calls::take_routes(&mut links, &[]).err());
     led_to_calls?;
-    Ok(routes.err().or_else(|| settings.err()))
+    Ok(left.into_iter().next())
 }
 
 /// Machines within a workload are reached through address translation of somebody else's making, which needs tracking.

@@ -28,6 +28,9 @@ pub use changes::RoutingChanges;
 /// The loopback link, the same in every namespace.
 pub const LOOPBACK: &str = "lo";
 
+/// Its index: the kernel makes it first in every namespace.
+const LOOPBACK_INDEX: u32 = 1;
+
 /// Links, addresses and routes of one namespace.
 #[derive(Debug)]
 pub struct Links {
@@ -309,7 +312,7 @@ impl Links {
     /// Adds a policy rule unless it is there.
     pub fn add_mark_rule(&mut self, rule: MarkRule, family: Family) -> Result<(), NetlinkError> {
         // The kernel would add a second copy of an IPv6 rule.
-        if self.has_mark_rule(rule, family)? {
+        if family == Family::V6 && self.has_mark_rule(rule, family)? {
             return Ok(());
         }
         let message = RouteNetlinkMessage::NewRule(mark_rule(rule, family));
@@ -364,6 +367,10 @@ impl Links {
     }
 
     fn index(&mut self, name: &str) -> Result<u32, NetlinkError> {
+        // A pod that makes and removes links all the time could keep them from being listed, and so from being captured.
+        if name == LOOPBACK {
+            return Ok(LOOPBACK_INDEX);
+        }
         let links = self.list()?;
         let found = links.into_iter().find(|(link, _)| link == name);
         found.map(|(_, index)| index).ok_or_else(|| NetlinkError::NoSuchLink(name.to_owned()))

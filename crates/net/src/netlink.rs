@@ -244,6 +244,7 @@ type Received<M> = Result<NetlinkMessage<M>, Unread>;
 struct Unread {
     sequence: u32,
     kind: u16,
+    flags: u16,
     why: String,
 }
 
@@ -264,10 +265,10 @@ fn messages<M: NetlinkDeserializable + Debug>(packet: &[u8]) -> Vec<Received<M>>
     let mut rest = packet;
     let mut messages = Vec::new();
     while let Ok(buffer) = NetlinkBuffer::new_checked(rest) {
-        let (length, sequence, kind) =
-            (buffer.length() as usize, buffer.sequence_number(), buffer.message_type());
+        let (length, sequence) = (buffer.length() as usize, buffer.sequence_number());
+        let (kind, flags) = (buffer.message_type(), buffer.flags());
         let message = NetlinkMessage::<M>::deserialize(rest);
-        messages.push(message.map_err(|error| Unread { sequence, kind, why: error.to_string() }));
+        messages.push(message.map_err(|error| Unread { sequence, kind, flags, why: error.to_string() }));
         rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
     messages
@@ -297,6 +298,7 @@ impl<'a, M> Answers<'a, M> {
                     if unread.is_control() {
                         return Err(unread.error(self.operation));
                     }
+                    self.changed |= unread.flags & NLM_F_DUMP_INTR != 0;
                     self.dump.unread += 1;
                     continue;
                 }

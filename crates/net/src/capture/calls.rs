@@ -168,7 +168,7 @@ pub(super) fn stand(
     // What cannot be read is in their way.
     let obstacle = obstacle(namespace, links, capture).unwrap_or_else(|error| Some(Obstacle::Routes(error)));
     for family in families(capture) {
-        let is_there = links.rules(family)?.read.iter().any(is_ours);
+        let is_there = may_be_there(links, family)?;
         if is_there == obstacle.is_some() {
             return Ok(false);
         }
@@ -182,13 +182,20 @@ pub(super) fn stand(
     Ok(true)
 }
 
-/// Are rules of calls there in other families than these?
+/// Are rules of calls there in other families than these, as far as can be told?
 pub(super) fn unwanted_are_there(links: &mut Links, wanted: &[Family]) -> Result<bool, NetlinkError> {
-    let mut there = false;
     for family in BOTH.into_iter().filter(|family| !wanted.contains(family)) {
-        there |= links.rules(family)?.read.iter().any(is_ours);
+        if may_be_there(links, family)? {
+            return Ok(true);
+        }
     }
-    Ok(there)
+    Ok(false)
+}
+
+/// Is our rule there, or may it be among those that could not be read?
+fn may_be_there(links: &mut Links, family: Family) -> Result<bool, NetlinkError> {
+    let rules = links.rules(family)?;
+    Ok(rules.cut || rules.unread > 0 || rules.read.iter().any(is_ours))
 }
 
 /// Brings the table into step with the main table, then leads calls to it. Where a route is missing meanwhile, the main

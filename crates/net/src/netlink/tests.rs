@@ -22,8 +22,8 @@ fn route(flags: u16) -> Vec<u8> {
 }
 
 /// A route that says of an attribute that it is longer than the message.
-fn unreadable() -> Vec<u8> {
-    let mut bytes = route(0);
+fn unreadable(flags: u16) -> Vec<u8> {
+    let mut bytes = route(flags);
     bytes.extend_from_slice(&[200, 0, 1, 0]);
     let length = u32::try_from(bytes.len()).unwrap();
     bytes[..4].copy_from_slice(&length.to_ne_bytes());
@@ -51,7 +51,7 @@ fn dump(packets: &[Vec<u8>], most: usize) -> Dump<RouteNetlinkMessage> {
 
 #[test]
 fn one_message_that_cannot_be_read_does_not_cost_the_others() {
-    let found = dump(&[route(0), unreadable(), route(0), done(0)], usize::MAX);
+    let found = dump(&[route(0), unreadable(0), route(0), done(0)], usize::MAX);
     assert_eq!((found.read.len(), found.unread, found.cut), (2, 1, false));
     assert_eq!(found.whole("list").unwrap_err().code(), "netlink-answer");
     assert_eq!(dump(&[route(0), done(0)], usize::MAX).whole("list").unwrap().len(), 1);
@@ -61,7 +61,7 @@ fn one_message_that_cannot_be_read_does_not_cost_the_others() {
 #[test]
 fn answers_to_another_question_are_passed_over() {
     let mut answers = Answers::<RouteNetlinkMessage>::new("list the routes", QUESTION + 1, usize::MAX);
-    assert!(answers.add(messages(&[route(0), unreadable(), done(0)].concat())).unwrap().is_none());
+    assert!(answers.add(messages(&[route(0), unreadable(0), done(0)].concat())).unwrap().is_none());
     assert_eq!((answers.dump.read.len(), answers.dump.unread), (0, 0));
 }
 
@@ -69,8 +69,10 @@ fn answers_to_another_question_are_passed_over() {
 fn a_list_that_breaks_off_is_refused_and_one_that_changed_is_not_complete() {
     let error = told(&[route(0), done(-libc::ENOMEM)], usize::MAX).unwrap_err();
     assert_eq!(error.errno(), Some(libc::ENOMEM));
-    let changed = told(&[route(NLM_F_DUMP_INTR), route(0), done(0)], usize::MAX).unwrap();
-    assert!(matches!(changed, Some(End::Changed)), "{changed:?}");
+    for first in [route(NLM_F_DUMP_INTR), unreadable(NLM_F_DUMP_INTR)] {
+        let changed = told(&[first, route(0), done(0)], usize::MAX).unwrap();
+        assert!(matches!(changed, Some(End::Changed)), "{changed:?}");
+    }
     assert!(told(&[route(0)], usize::MAX).unwrap().is_none());
 }
 
