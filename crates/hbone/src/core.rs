@@ -470,12 +470,14 @@ impl Core {
         frame::head(length, kind::DATA, if end_stream { flag::END_STREAM } else { 0 }, stream)
     }
 
-    /// Ends our direction with an empty DATA frame.
-    pub(crate) fn finish(&mut self, stream: u32) {
-        if self.capacity(stream) != Capacity::Closed {
+    /// Ends our direction with an empty DATA frame; `false` if it was over.
+    pub(crate) fn finish(&mut self, stream: u32) -> bool {
+        let is_open = self.capacity(stream) != Capacity::Closed;
+        if is_open {
             let head = self.data(stream, 0, true);
             self.out.extend_from_slice(&head);
         }
+        is_open
     }
 
     fn end_sending(&mut self, stream: u32) {

@@ -96,7 +96,6 @@ fn take(link: &Link, state: &mut State, scratch: &mut Scratch, length: usize) {
         // The alert is on its way, and nothing may follow it (RFC 8446 section 6.2).
         Err(error) => {
             state.lose(ConnectionEnd::Tls(error.to_string()));
-            state.core.lost();
         }
     }
 }
@@ -316,6 +315,8 @@ impl Driver {
     fn finish(&mut self) {
         let mut state = self.link.state.borrow_mut();
         state.driver = None;
+        let end = state.ended.clone().unwrap_or(ConnectionEnd::Closed);
+        state.break_rest(&end);
         state.wake_all();
         self.link.count(&mut state);
         drop(state);
@@ -330,7 +331,6 @@ impl State {
     fn close_after_peer(&mut self) {
         if self.ended.is_none() {
             self.lose(ConnectionEnd::PeerClosed);
-            self.core.lost();
         }
     }
 }

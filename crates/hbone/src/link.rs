@@ -8,6 +8,7 @@ mod burst;
 mod hold;
 mod send;
 mod transfer;
+mod unsent;
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
@@ -31,6 +32,7 @@ use crate::{ConnectionEnd, Memory, Metrics, Settings};
 
 use hold::Pause;
 pub(crate) use transfer::{Inbox, Owned, StreamPart};
+use unsent::Unsent;
 
 /// Plain output of a connection above which a writer waits until it has been sealed.
 pub(crate) const MAX_OUTPUT: usize = 256 << 10;
@@ -63,6 +65,9 @@ pub(crate) struct State {
     /// Sealed records the socket has not taken, and how much of them it has.
     sealed: Vec<u8>,
     sent: usize,
+    /// Streams that have ended, but not for the socket.
+    unsent: Unsent,
+    /// Once the connection has ended: of those that have ended too, those whose last octets may still leave.
     pub(crate) streams: HashMap<u32, Rc<StreamCell>>,
     /// Streams that are over for the core, and whose owners may not know yet.
     leaving: Vec<Weak<StreamCell>>,
@@ -265,6 +270,7 @@ impl State {
             records,
             sealed: Vec::new(),
             sent: 0,
+            unsent: Unsent::default(),
             batch: None,
             streams: HashMap::new(),
             leaving: Vec::new(),
@@ -320,6 +326,32 @@ impl State {
         self.batch = None;
         self.sealed = Vec::new();
         self.sent = 0;
+        self.unsent.drop_all();
+    }
+
+    /// The last octets of a stream have been put into the output.
+    pub(crate) fn note_end(&mut self, stream: u32) {
+        self.unsent.add(stream);
+    }
+
+    /// All that a stream which we have ended had to say is with the socket. Where it is not, whoever waits for payload of
+    /// the stream is woken when it is.
+    pub(crate) fn has_sent(&mut self, stream: u32) -> bool {
+        !self.unsent.awaits(stream)
+    }
+
+    /// The socket may have taken something.
+    fn note_taken(&mut self) {
+        let waiting = self.sealed.len() - self.sent;
+        for (stream, is_awaited) in self.unsent.take_sent(waiting) {
+            let cell = match &self.ended {
+                Some(_) => self.streams.remove(&stream),
+                None => self.streams.get(&stream).filter(|_| is_awaited).cloned(),
+            };
+            if let Some(cell) = cell.filter(|_| is_awaited) {
+                cell.wake_reader();
+            }
+        }
     }
 
     /// Writing has failed, because the peer has cut the connection. What it said before may still lie in the socket, ends
@@ -345,6 +377,7 @@ impl State {
     /// Gives back what a burst has made large and nothing fills now. Called every few seconds.
     pub(crate) fn let_go(&mut self) {
         self.core.let_go();
+        self.unsent.let_go();
         if !self.is_blocked() && self.sealed.capacity() > SMALL_BUFFER {
             self.sealed = Vec::new();
             self.sent = 0;
@@ -440,7 +473,7 @@ impl State {
                 }
                 Action::Window { stream } => self.with(stream, StreamCell::wake_writer),
                 Action::GoingAway => self.wake_all(),
-                Action::Ended(end) => self.lose(end),
+                Action::Ended(end) => self.end_with(end, true),
             }
         }
         self.note_room();
@@ -473,20 +506,40 @@ impl State {
 
     /// The connection can carry nothing any more, not even a farewell.
     pub(crate) fn lose_now(&mut self, end: ConnectionEnd) {
-        self.lose(self.mute.clone().unwrap_or(end));
-        self.core.lost();
+        let end = self.mute.clone().unwrap_or(end);
         self.drop_output();
+        self.lose(end.clone());
+        self.break_rest(&end);
     }
 
-    /// The connection is over: every stream that has not ended by itself is broken.
+    /// The connection carries nothing any more but a farewell.
     pub(crate) fn lose(&mut self, end: ConnectionEnd) {
+        self.end_with(end, false);
+        self.core.lost();
+    }
+
+    /// What waits for the socket will not leave any more: streams that had ended, but for that, are broken.
+    pub(crate) fn break_rest(&mut self, end: &ConnectionEnd) {
+        for (_, cell) in self.streams.drain() {
+            cell.break_off(Break::Connection(end.clone()));
+        }
+    }
+
+    /// The connection is over: every stream that has not ended by itself is broken. Where that which waits for the socket
+    /// `may_leave`, it does so for those that have.
+    fn end_with(&mut self, end: ConnectionEnd, may_leave: bool) {
         if self.ended.is_some() {
             return;
         }
         for (stream, cell) in std::mem::take(&mut self.streams) {
-            if !(cell.has_ended() && self.core.sent_all(stream)) {
-                self.cut = true;
-                cell.break_off(Break::Connection(end.clone()));
+            let has_ended = cell.has_ended() && self.core.sent_all(stream);
+            match has_ended && !self.unsent.has(stream) {
+                true => {}
+                false if has_ended && may_leave => _ = self.streams.insert(stream, cell),
+                false => {
+                    self.cut = true;
+                    cell.break_off(Break::Connection(end.clone()));
+                }
             }
         }
         self.arrivals.clear();

@@ -181,7 +181,7 @@ impl Relay {
             let late = Box::pin(tokio::time::sleep(LAST_WORDS));
             relay.refused = Some(Box::new(Refused { error, late }));
         }
-        if relay.fin_sent && relay.app_ended {
+        if relay.fin_sent && relay.app_ended && relay.has_sent() {
             return Poll::Ready(RelayEnd::Clean);
         }
         if let Some(why) = relay.tunnel.broken() {
@@ -211,7 +211,7 @@ impl Relay {
             }
         }
         if relay.fin_sent {
-            return Poll::Ready(RelayEnd::Clean);
+            return if relay.has_sent() { Poll::Ready(RelayEnd::Clean) } else { Poll::Pending };
         }
         let error = ready!(relay.poll_cut(cx));
         Poll::Ready(relay.app_write_failed(&error))
@@ -228,13 +228,18 @@ impl Relay {
             ready!(self.app.poll_writable(cx))?;
         }
         if self.tunnel.cell.has_ended() && !self.fin_sent {
-            // Where the application has ended too, closing the socket says so.
-            if !self.app_ended {
+            // Where the application has ended too, closing the socket says so, if that comes now.
+            if !self.app_ended || !self.has_sent() {
                 self.app.shutdown_write();
             }
             self.fin_sent = true;
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// What the application said is with the peer's socket: a peer that cuts the connection before has not got it.
+    fn has_sent(&self) -> bool {
+        self.tunnel.link.state.borrow_mut().has_sent(self.tunnel.cell.id)
     }
 
     /// From the application until its end.

@@ -324,6 +324,10 @@ impl StreamCell {
         set(&mut self.state.borrow_mut().writer, cx);
     }
 
+    pub(crate) fn wake_reader(&self) {
+        wake(&mut self.state.borrow_mut().reader);
+    }
+
     pub(crate) fn wake_writer(&self) {
         wake(&mut self.state.borrow_mut().writer);
     }

@@ -74,14 +74,16 @@ impl Tunnel {
         self.cell.add_early(payload.len());
     }
 
-    /// Ends our direction.
+    /// Ends our direction, unless the socket takes nothing any more.
     pub(crate) fn finish(&self) {
         let mut state = self.link.state.borrow_mut();
         if state.is_mute() {
             // It would look as if the peer had been told.
             return;
         }
-        state.core.finish(self.cell.id);
+        if state.core.finish(self.cell.id) {
+            state.note_end(self.cell.id);
+        }
         state.after_call();
     }
 
@@ -173,6 +175,10 @@ impl AsyncWrite for Tunnel {
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.finish();
-        Poll::Ready(Ok(()))
+        let state = self.link.state.borrow();
+        match state.is_mute() && !state.core.sent_all(self.cell.id) {
+            true => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+            false => Poll::Ready(Ok(())),
+        }
     }
 }

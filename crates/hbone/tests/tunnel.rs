@@ -508,6 +508,67 @@ async fn end_on_a_slow_path(turns_between: usize, with_another: bool) {
     drop(other);
 }
 
+/// All that a peer had to say is there, with its end, and our application has ended as well; but what that said is not
+/// with the peer when it cuts the connection. That is no clean end; it is one if the peer takes it late.
+#[test]
+fn what_did_not_reach_a_peer_that_cut_the_connection_is_no_clean_end() {
+    run(async {
+        for (peer_ends_first, is_cut) in [(true, true), (false, true), (true, false), (false, false)] {
+            let (tls, settings) = (tls(), Settings::default());
+            let ((near, near_middle), (far_middle, far)) = (pair().await, pair().await);
+            socket2::SockRef::from(&near).set_send_buffer_size(8192).unwrap();
+            socket2::SockRef::from(&near_middle).set_recv_buffer_size(8192).unwrap();
+            let (gate, open) = (Rc::new(Semaphore::new(1)), Rc::new(Semaphore::new(1)));
+            let ((from_near, to_near), (from_far, to_far)) =
+                (near_middle.into_split(), far_middle.into_split());
+            let path = {
+                let gate = gate.clone();
+                spawn(async {
+                    tokio::join!(forward(from_near, to_far, gate), forward(from_far, to_near, open))
+                })
+            };
+            let (client, server) = tokio::join!(
+                client::connect(near, tls.client, &settings),
+                server::accept(far, tls.server, &settings)
+            );
+            let (client, server) = (client.unwrap(), server.unwrap());
+            let (opened, mut far) =
+                tokio::join!(client.open(request()), async { server.next().await.unwrap().accept(&[]) });
+            let (mut app, proxy) = pair().await;
+            let counters = Arc::<Counters>::default();
+            let relay = spawn(told("near", relay(opened.unwrap().1, proxy, &counters)));
+
+            let shut = gate.acquire().await.unwrap();
+            let (bytes, mut text) = (noise(60_000), String::new());
+            for peer_ends in [peer_ends_first, !peer_ends_first] {
+                if peer_ends {
+                    far.write_all(b"all").await.unwrap();
+                    far.shutdown().await.unwrap();
+                    app.read_to_string(&mut text).await.unwrap();
+                    assert_eq!(text, "all");
+                } else {
+                    // The end comes with the octets: nobody reads an application while the peer's socket is full.
+                    assert_eq!(app.try_write(&bytes).unwrap(), bytes.len());
+                    app.shutdown().await.unwrap();
+                    eventually("all is with the tunnel", || counters.to_peer() == 60_000).await;
+                }
+            }
+            assert!(!relay.is_finished());
+            if is_cut {
+                // With octets that nobody has read, this is a reset.
+                path.abort();
+            }
+            drop(shut);
+            let is_as_said = match relay.await.unwrap() {
+                RelayEnd::Broken(TunnelError::ConnectionEnded(ConnectionEnd::Io(..))) => is_cut,
+                RelayEnd::Clean => !is_cut,
+                _ => false,
+            };
+            assert!(is_as_said, "peer first {peer_ends_first}, cut {is_cut}");
+        }
+    });
+}
+
 /// A peer that has said its last words, with their end, and cuts the connection: a write that finds out first takes
 /// nothing of them away.
 #[test]

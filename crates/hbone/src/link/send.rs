@@ -124,10 +124,14 @@ impl Link {
                 Err(error) => return state.write_failed(&error),
             }
         }
+        let octets = pieces.iter().map(|piece| piece.len()).sum();
         for piece in pieces {
             state.sealed.extend_from_slice(piece.get(sent..).unwrap_or_default());
             sent = sent.saturating_sub(piece.len());
         }
+        let is_all = state.core.output().is_empty();
+        state.unsent.note_offered(octets, is_all);
+        state.note_taken();
         if state.is_blocked() {
             state.kick();
         }
@@ -143,7 +147,10 @@ impl Link {
         }
         let rest = state.sealed.get(state.sent..).unwrap_or_default();
         match self.with_socket(|socket| socket.write(rest)) {
-            Ok(written) => state.sent += written,
+            Ok(written) => {
+                state.sent += written;
+                state.note_taken();
+            }
             Err(error) => state.write_failed(&error),
         }
         if state.is_blocked() {

@@ -9,7 +9,7 @@ use std::time::Instant;
 use rustls_pki_types::CertificateDer;
 use tokio::net::TcpStream;
 
-use super::{Link, State, now};
+use super::{Link, State, Unsent, now};
 use crate::core::fields::{AnswerHead, RequestHead};
 use crate::core::{Core, Role, StreamFault};
 use crate::live::codec::{Malformed, Portable, Reader, Writer, portable};
@@ -119,8 +119,12 @@ impl Link {
                 owned.push(Owned { cell, asked });
             }
         }
-        let state =
-            State { streams, arrivals, sealed: parts.sealed, ..State::new(parts.core, parts.records) };
+        let Arrived { mut core, records, sealed, .. } = parts;
+        let mut unsent = Unsent::of_waiting(sealed.len());
+        streams.keys().filter(|stream| core.sent_all(**stream)).for_each(|stream| unsent.add(*stream));
+        unsent.note_offered(0, core.output().is_empty());
+        unsent.take_sent(sealed.len()).for_each(drop);
+        let state = State { streams, arrivals, sealed, unsent, ..State::new(core, records) };
         let state = State { idle_since: parts.idle.0, idle_limit: parts.idle.1, ..state };
         let link = Self::with_state(socket, state, parts.chain, settings).map_err(ImportError::Io)?;
         driver::start(link.clone());
