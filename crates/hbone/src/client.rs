@@ -131,23 +131,19 @@ impl ClientConnection {
         app: Option<&TcpStream>,
     ) -> Result<(ResponseHead, Tunnel), OpenError> {
         let mut early = app.map(Early::new);
-        let (until, mut again) = (self.patience(), true);
+        let (patience, mut again) = (self.patience(), true);
         loop {
-            match self.attempt(&request, early.as_mut(), until, u32::MAX).await {
+            match self.attempt(&request, early.as_mut(), patience, u32::MAX).await {
                 Err(Failed { next: Next::Room, .. }) if std::mem::take(&mut again) => {}
                 result => return result.map_err(|failed| failed.error),
             }
         }
     }
 
-    /// Until when an answer is waited for.
-    pub(crate) fn patience(&self) -> Instant {
-        now() + self.handle.answer_timeout
-    }
-
-    /// The error of those who have waited so long.
-    pub(crate) fn out_of_patience(&self) -> OpenError {
-        OpenError::AnswerTimeout(self.handle.answer_timeout)
+    /// Until when an answer is waited for that is asked for now.
+    pub(crate) fn patience(&self) -> Patience {
+        let limit = self.handle.answer_timeout;
+        Patience { until: now() + limit, limit }
     }
 
     /// Sends a request as soon as there is room, and waits for its answer. What `early` has said on another connection
@@ -157,7 +153,7 @@ impl ClientConnection {
         &self,
         request: &ConnectRequest,
         early: Option<&mut Early<'_>>,
-        until: Instant,
+        patience: Patience,
         limit: u32,
     ) -> Result<(ResponseHead, Tunnel), Failed> {
         let answered = async {
@@ -183,9 +179,7 @@ impl ClientConnection {
                 Failed { error, next }
             })
         };
-        tokio::time::timeout_at(until.into(), answered)
-            .await
-            .unwrap_or_else(|_| Err(Failed { error: self.out_of_patience(), next: Next::Nothing }))
+        patience.bound(answered).await.unwrap_or_else(|error| Err(Failed { error, next: Next::Nothing }))
     }
 
     fn was_too_many(&self, guess: Option<u32>) -> bool {
@@ -344,6 +338,20 @@ impl ClientConnection {
         let mut state = self.handle.link.state.borrow_mut();
         state.idle_limit = Some(limit);
         state.kick();
+    }
+}
+
+/// How long a request may take that has met its first connection, on whatever connections.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    until: Instant,
+    limit: Duration,
+}
+
+impl Patience {
+    pub(crate) async fn bound<T>(self, work: impl Future<Output = T>) -> Result<T, OpenError> {
+        let result = tokio::time::timeout_at(self.until.into(), work).await;
+        result.map_err(|_| OpenError::AnswerTimeout(self.limit))
     }
 }
 

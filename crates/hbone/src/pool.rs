@@ -13,7 +13,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::net::TcpStream;
 
-use crate::client::{Failed, Next};
+use crate::client::{Failed, Next, Patience};
 use crate::early::Early;
 use crate::{ClientConnection, ConnectRequest, OpenError, ResponseHead, Tunnel};
 
@@ -169,34 +169,31 @@ impl<K: Hash + Eq + Clone + 'static, E: std::error::Error + 'static> Pool<K, E> 
         let mut early = app.map(Early::new);
         let mut refused: Option<Refused> = None;
         let mut was_sent_off = false;
+        // One for all turns, whether others keep taking the room or peers keep going away.
+        let mut patience: Option<Patience> = None;
         loop {
             if pool.closed.get() {
                 return Err(PoolError::Draining);
             }
             let found = match pool.pick(key, refused.as_ref()) {
                 Some(found) => found,
-                None => match pool.dialled(key, &dial).await? {
+                None => match bound(patience, pool.dialled(key, &dial)).await?? {
                     Fresh::ForSome => continue,
                     Fresh::ForNobody(connection) => Found::Barred(connection),
                 },
             };
-            let (connection, until) = match found {
-                Found::Room(connection) => {
-                    let until = connection.patience();
-                    (connection, until)
-                }
+            let (Found::Room(met) | Found::Barred(met)) = &found;
+            let patience = *patience.get_or_insert_with(|| met.patience());
+            let connection = match found {
+                Found::Room(connection) => connection,
                 Found::Barred(newest) => {
-                    let until = newest.patience();
                     let room = pool.room(key, refused.as_ref(), &newest);
-                    match tokio::time::timeout_at(until.into(), room).await {
-                        Ok(connection) => (connection?, until),
-                        Err(_) => return Err(PoolError::Open(newest.out_of_patience())),
-                    }
+                    patience.bound(room).await.map_err(PoolError::Open)??
                 }
             };
             // Takes its place on the connection in its first step, before anybody else can, unless something has to be
             // said again: then it may find the place taken.
-            let attempt = connection.attempt(&request, early.as_mut(), until, pool.streams);
+            let attempt = connection.attempt(&request, early.as_mut(), patience, pool.streams);
             let Failed { error, next } = match attempt.await {
                 Ok(opened) => return Ok(opened),
                 Err(failed) => failed,
@@ -215,6 +212,17 @@ impl<K: Hash + Eq + Clone + 'static, E: std::error::Error + 'static> Pool<K, E> 
                 _ => return Err(PoolError::Open(error)),
             }
         }
+    }
+}
+
+/// Waits as long as there is patience; for ever before there was a connection to be patient with.
+async fn bound<T, E: std::error::Error + 'static>(
+    patience: Option<Patience>,
+    work: impl Future<Output = T>,
+) -> Result<T, PoolError<E>> {
+    match patience {
+        Some(patience) => patience.bound(work).await.map_err(PoolError::Open),
+        None => Ok(work.await),
     }
 }
 

@@ -164,11 +164,13 @@ impl Scripted {
 
     fn dial(self: &Rc<Self>) -> impl Future<Output = Result<ClientConnection, ConnectError>> + use<> {
         let this = self.clone();
-        async move {
-            this.dials.set(this.dials.get() + 1);
-            let tcp = TcpStream::connect(this.address).await.map_err(ConnectError::Io)?;
-            client::connect(tcp, this.tls.client.clone(), &Settings::default()).await
-        }
+        async move { this.dial_with(&Settings::default()).await }
+    }
+
+    async fn dial_with(&self, settings: &Settings) -> Result<ClientConnection, ConnectError> {
+        self.dials.set(self.dials.get() + 1);
+        let tcp = TcpStream::connect(self.address).await.map_err(ConnectError::Io)?;
+        client::connect(tcp, self.tls.client.clone(), settings).await
     }
 
     async fn open(self: &Rc<Self>, pool: &Pool<u32, ConnectError>) -> Result<Tunnel, OpenError> {
@@ -450,6 +452,32 @@ fn a_connection_that_goes_away_unused_is_not_the_second_time() {
                 assert_eq!(peer.requests.get(), 2);
             }
         }
+    });
+}
+
+// The time for the answer is one for all attempts, and runs on while another connection is dialled.
+#[test]
+fn a_request_that_goes_elsewhere_gets_no_time_of_its_own_there() {
+    run(async {
+        let refused = Way::Reset(ErrorCode::REFUSED_STREAM, 5);
+        let peer = Scripted::start(&[EARLY], &[&[Way::Echo, refused], &[Way::Echo]]).await;
+        let pool = pool();
+        let dial = || {
+            let peer = peer.clone();
+            async move {
+                if peer.dials.get() == 1 {
+                    std::future::pending::<()>().await;
+                }
+                let answer_timeout = Duration::from_millis(300);
+                peer.dial_with(&Settings { answer_timeout, ..Settings::default() }).await
+            }
+        };
+        let _acquainted = pool.open(&1, dial, request()).await.unwrap();
+        let (mut app, proxy) = pair().await;
+        app.write_all(b"hello").await.unwrap();
+        let opened = pool.open_for(&1, dial, request(), &proxy).await;
+        assert!(matches!(opened, Err(PoolError::Open(OpenError::AnswerTimeout(_)))), "{opened:?}");
+        assert_eq!(peer.requests.get(), 2);
     });
 }
 
