@@ -51,7 +51,7 @@ impl InboundKey {
 #[derive(Debug, Default)]
 struct Listed {
     inbound: HashMap<u64, Arc<InboundKey>>,
-    outbound: HashMap<u64, Box<OutboundKey>>,
+    outbound: HashMap<u64, Arc<OutboundKey>>,
 }
 
 /// The lists of all traffic threads of one pod.
@@ -147,8 +147,8 @@ impl MeansToCut {
 impl Connections {
     /// Lists an inbound connection and makes it subject to policy from now on. To be done before
     /// policy is asked the first time, so that no change is missed.
-    pub(crate) fn inbound(self: &Rc<Self>, key: InboundKey) -> InboundEntry {
-        let (id, key) = (self.number(), Arc::new(key));
+    pub(crate) fn inbound(self: &Rc<Self>, key: Arc<InboundKey>) -> InboundEntry {
+        let id = self.number();
         self.listed.lock().inbound.insert(id, Arc::clone(&key));
         let open = Rc::new(Open { key, cut: Cut::default() });
         self.open.borrow_mut().insert(id, Rc::clone(&open));
@@ -156,9 +156,9 @@ impl Connections {
     }
 
     /// Lists an outbound connection.
-    pub(crate) fn outbound(self: &Rc<Self>, key: OutboundKey) -> OutboundEntry {
+    pub(crate) fn outbound(self: &Rc<Self>, key: Arc<OutboundKey>) -> OutboundEntry {
         let id = self.number();
-        self.listed.lock().outbound.insert(id, Box::new(key));
+        self.listed.lock().outbound.insert(id, key);
         OutboundEntry { connections: Rc::clone(self), id }
     }
 

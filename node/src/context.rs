@@ -47,6 +47,20 @@ pub(crate) struct Facts {
 pub(crate) struct Context {
     pub(crate) series: Arc<Series>,
     pub(crate) ends: Ends,
+    /// The authority that was asked for last.
+    authority: RefCell<Arc<str>>,
+}
+
+impl Context {
+    /// Connections of this context that ask for one authority in a row have one text of it.
+    pub(crate) fn share(&self, authority: &mut Arc<str>) {
+        let mut last = self.authority.borrow_mut();
+        if *last == *authority {
+            *authority = Arc::clone(&last);
+        } else {
+            *last = Arc::clone(authority);
+        }
+    }
 }
 
 /// A thread's contexts.
@@ -67,7 +81,8 @@ impl Contexts {
             Who::Baggage(_) => shard.series_of_stranger(labels),
             Who::Workload(_) | Who::Unknown => shard.series(labels),
         };
-        let context = Rc::new(Context { series, ends: key.0.ends() });
+        let authority = RefCell::new(Arc::from(""));
+        let context = Rc::new(Context { series, ends: key.0.ends(), authority });
         let mut cached = self.cached.borrow_mut();
         if cached.len() >= MAX_CACHED {
             cached.clear();

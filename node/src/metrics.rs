@@ -18,7 +18,7 @@ use runtime::metrics::{ProcessCollector, RuntimeCollector};
 
 use crate::certs::revocations::Rejections;
 pub(crate) use labels::{Flag, OnDemandDnsLabels, Party, Reporter, Security, ServiceLabels, TrafficLabels};
-pub(crate) use traffic::{Followed, LiveBytes, OpenSocket, Series, Shard};
+pub(crate) use traffic::{Followed, LiveBytes, Moved, OpenSocket, Series, Shard};
 
 /// Every metric of this process.
 #[derive(Debug)]

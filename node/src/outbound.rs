@@ -29,9 +29,9 @@ use crate::carried::{Entry, Established};
 use crate::connections::{OutboundEntry, OutboundKey};
 use crate::context::{Facts, Who};
 use crate::failure::{Broken, ConnectionError};
-use crate::metrics::Security;
+use crate::metrics::{LiveBytes, Security};
 use crate::pods::proxy::{Accepted, PodProxy};
-use crate::record::{Endpoints, FromApplication, Joined, Record};
+use crate::record::{Endpoints, Record};
 use crate::relay::{self, Relay};
 pub(crate) use tunnel::PoolKey;
 
@@ -106,12 +106,13 @@ impl Captured {
         if route.protocol == Protocol::DoubleHbone {
             return Err(ConnectionError::OtherNetwork(destination));
         }
-        let listed = proxy.connections.outbound(OutboundKey {
+        let key = Arc::new(OutboundKey {
             source: client,
             original: destination,
             actual: route.next_hop,
             protocol: route.protocol,
         });
+        let listed = proxy.connections.outbound(Arc::clone(&key));
         let tunnelled = route.protocol == Protocol::Hbone;
         let facts = Facts {
             direction: Direction::Outbound,
@@ -121,11 +122,8 @@ impl Captured {
             destination: route.workload.clone().map_or(Who::Unknown, Who::Workload),
             service: route.service.clone(),
         };
-        let endpoints = Endpoints {
-            source: client,
-            destination: route.next_hop,
-            hbone: route.authority.as_ref().map(|authority| authority.to_string().into()),
-        };
+        let authority = route.authority.as_ref().map(|authority| authority.to_string().into());
+        let endpoints = Endpoints::Listed(key, authority);
         let record = Record::open(&proxy.thread, facts, endpoints, accepted.since);
         Ok(Routed { accepted, source, route, record, listed })
     }
@@ -145,8 +143,8 @@ impl Routed {
                 match opened {
                     Ok(tunnel) => {
                         let counters = Arc::new(hbone::Counters::default());
-                        record.follow(Arc::new(FromApplication(Arc::clone(&counters))));
-                        Ok(relay::from_application(tunnel, accepted.stream, &counters))
+                        record.follow(LiveBytes::FromApplication(Arc::clone(&counters)));
+                        Ok(Relay::FromApplication(hbone::relay(tunnel, accepted.stream, &counters)))
                     }
                     Err(error) => Err(error),
                 }
@@ -154,7 +152,7 @@ impl Routed {
             None => match proxy.dial(route.next_hop, None).await {
                 Ok(upstream) => {
                     let counts = Arc::new(net::ByteCounts::default());
-                    record.follow(Arc::new(Joined(Arc::clone(&counts))));
+                    record.follow(LiveBytes::Joined(Arc::clone(&counts)));
                     Ok(relay::joined(accepted.stream, upstream, &counts))
                 }
                 Err(error) => Err(ConnectionError::Dial(error)),

@@ -4,19 +4,29 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
 
 use crate::access_log::{Addresses, Direction, Failure, Outcome};
+use crate::connections::OutboundKey;
 use crate::context::{Context, Facts};
 use crate::failure::ConnectionError;
-use crate::metrics::{Flag, Followed, LiveBytes};
+use crate::metrics::{Flag, Followed, LiveBytes, Moved};
 use crate::threads::Thread;
 
-/// Addresses of a connection, as its lines name them.
+/// Addresses of a connection, as its lines name them. There are many connections: what is known elsewhere is not kept
+/// again.
 #[derive(Clone, Debug)]
-pub(crate) struct Endpoints {
+pub(crate) enum Endpoints {
+    /// Those that the dump lists, and the tunnel's authority.
+    Listed(Arc<OutboundKey>, Option<Arc<str>>),
+    /// Those of several connections.
+    Shared(Rc<Ends>),
+}
+
+/// See [`Endpoints`].
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Ends {
     pub(crate) source: SocketAddr,
     pub(crate) destination: SocketAddr,
     /// The tunnel's authority.
@@ -30,25 +40,26 @@ pub(crate) struct Record {
     context: Rc<Context>,
     endpoints: Endpoints,
     since: Instant,
-    moved: Option<Arc<dyn LiveBytes>>,
     followed: Option<Followed>,
     finished: bool,
 }
 
 impl Record {
     /// Counts a connection that began at `since` and writes its first line.
-    pub(crate) fn open(thread: &Rc<Thread>, facts: Facts, endpoints: Endpoints, since: Instant) -> Self {
+    pub(crate) fn open(thread: &Rc<Thread>, facts: Facts, mut endpoints: Endpoints, since: Instant) -> Self {
         let context = thread.contexts.of(facts, &thread.counters);
+        if let Endpoints::Listed(_, Some(authority)) = &mut endpoints {
+            context.share(authority);
+        }
         context.series.open();
         thread.log.opened(&context.ends, endpoints.addresses());
         let thread = Rc::clone(thread);
-        Self { thread, context, endpoints, since, moved: None, followed: None, finished: false }
+        Self { thread, context, endpoints, since, followed: None, finished: false }
     }
 
     /// From now on bytes are moved.
-    pub(crate) fn follow(&mut self, bytes: Arc<dyn LiveBytes>) {
-        self.followed = Some(self.thread.counters.follow(&self.context.series, Arc::clone(&bytes)));
-        self.moved = Some(bytes);
+    pub(crate) fn follow(&mut self, bytes: LiveBytes) {
+        self.followed = Some(self.thread.counters.follow(&self.context.series, bytes));
     }
 
     /// The connection has ended.
@@ -60,10 +71,8 @@ impl Record {
         if std::mem::replace(&mut self.finished, true) {
             return;
         }
-        self.followed = None;
+        let Moved { received, sent } = self.followed.take().map(Followed::end).unwrap_or_default();
         self.context.series.close(result.map_or_else(ConnectionError::flag, |()| Flag::None));
-        let moved = self.moved.as_ref();
-        let (received, sent) = moved.map_or((0, 0), |bytes| (bytes.received(), bytes.sent()));
         let (bytes_sent, bytes_received) = match self.context.ends.direction {
             Direction::Outbound => (received, sent),
             Direction::Inbound => (sent, received),
@@ -88,46 +97,14 @@ impl Drop for Record {
 
 impl Endpoints {
     fn addresses(&self) -> Addresses<'_> {
-        let Self { source, destination, hbone } = self;
-        Addresses { source: *source, destination: *destination, hbone: hbone.as_deref() }
-    }
-}
-
-/// Bytes of a tunnel joined to the originator's own socket: the outbound path.
-#[derive(Debug)]
-pub(crate) struct FromApplication(pub(crate) Arc<hbone::Counters>);
-
-impl LiveBytes for FromApplication {
-    fn received(&self) -> u64 {
-        self.0.to_peer()
-    }
-    fn sent(&self) -> u64 {
-        self.0.to_app()
-    }
-}
-
-/// Bytes of a tunnel that the originator is at the far end of: the inbound path.
-#[derive(Debug)]
-pub(crate) struct FromPeer(pub(crate) Arc<hbone::Counters>);
-
-impl LiveBytes for FromPeer {
-    fn received(&self) -> u64 {
-        self.0.to_app()
-    }
-    fn sent(&self) -> u64 {
-        self.0.to_peer()
-    }
-}
-
-/// Bytes of two joined sockets, the originator's first.
-#[derive(Debug)]
-pub(crate) struct Joined(pub(crate) Arc<net::relay::ByteCounts>);
-
-impl LiveBytes for Joined {
-    fn received(&self) -> u64 {
-        self.0.a_to_b.load(Ordering::Relaxed)
-    }
-    fn sent(&self) -> u64 {
-        self.0.b_to_a.load(Ordering::Relaxed)
+        match self {
+            Self::Listed(key, hbone) => {
+                Addresses { source: key.source, destination: key.actual, hbone: hbone.as_deref() }
+            }
+            Self::Shared(ends) => {
+                let Ends { source, destination, hbone } = &**ends;
+                Addresses { source: *source, destination: *destination, hbone: hbone.as_deref() }
+            }
+        }
     }
 }

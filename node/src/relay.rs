@@ -4,57 +4,58 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
-use hbone::{ConnectionEnd, Counters, RelayEnd, Tunnel, TunnelError};
+use hbone::{ConnectionEnd, RelayEnd, TunnelError};
 use net::{ByteCounts, RelayError};
 use tokio::net::TcpStream;
 
 use crate::failure::{Broken, ConnectionError};
 
-/// A relay; dropping it cuts both legs.
-pub(crate) type Relay = Pin<Box<dyn Future<Output = Result<(), ConnectionError>>>>;
-
-/// The originator's socket and the tunnel to the destination.
-pub(crate) fn from_application(tunnel: Tunnel, application: TcpStream, counters: &Arc<Counters>) -> Relay {
-    let relay = hbone::relay(tunnel, application, counters);
-    Box::pin(async move {
-        match relay.await {
-            // What moved ends elsewhere.
-            RelayEnd::Clean | RelayEnd::Moved(_) => Ok(()),
-            RelayEnd::Broken(TunnelError::ConnectionEnded(ConnectionEnd::Revoked)) => {
-                Err(ConnectionError::Revoked)
-            }
-            RelayEnd::Broken(error @ TunnelError::AppRead(..)) => Err(ConnectionError::Sending(error.into())),
-            RelayEnd::Broken(error) => Err(ConnectionError::Receiving(error.into())),
-        }
-    })
+/// A relay; dropping it cuts both legs. Those of tunnels, of which there are many, lie in what holds them.
+pub(crate) enum Relay {
+    /// The originator's socket and the tunnel to the destination.
+    FromApplication(hbone::Relay),
+    /// The tunnel from the originator and the destination's socket.
+    FromPeer(hbone::Relay),
+    /// Two sockets.
+    Joined(Pin<Box<dyn Future<Output = Result<(), ConnectionError>>>>),
 }
 
-/// The tunnel from the originator and the destination's socket.
-pub(crate) fn from_peer(tunnel: Tunnel, application: TcpStream, counters: &Arc<Counters>) -> Relay {
-    let relay = hbone::relay(tunnel, application, counters);
-    Box::pin(async move {
-        match relay.await {
+impl Future for Relay {
+    type Output = Result<(), ConnectionError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let (end, from_application) = match &mut *self {
+            Self::FromApplication(relay) => (ready!(Pin::new(relay).poll(context)), true),
+            Self::FromPeer(relay) => (ready!(Pin::new(relay).poll(context)), false),
+            Self::Joined(relay) => return relay.as_mut().poll(context),
+        };
+        Poll::Ready(match end {
             // What moved ends elsewhere.
             RelayEnd::Clean | RelayEnd::Moved(_) => Ok(()),
             RelayEnd::Broken(TunnelError::ConnectionEnded(ConnectionEnd::Revoked)) => {
                 Err(ConnectionError::Revoked)
             }
-            RelayEnd::Broken(error @ TunnelError::AppRead(..)) => {
-                Err(ConnectionError::Receiving(error.into()))
+            RelayEnd::Broken(error) => {
+                let at_application = matches!(error, TunnelError::AppRead(..));
+                if at_application == from_application {
+                    Err(ConnectionError::Sending(error.into()))
+                } else {
+                    Err(ConnectionError::Receiving(error.into()))
+                }
             }
-            RelayEnd::Broken(error) => Err(ConnectionError::Sending(error.into())),
-        }
-    })
+        })
+    }
 }
 
 /// Two sockets, the originator's first.
 pub(crate) fn joined(originator: TcpStream, destination: TcpStream, counts: &Arc<ByteCounts>) -> Relay {
     let counts = Arc::clone(counts);
-    Box::pin(async move {
+    Relay::Joined(Box::pin(async move {
         net::relay(originator, destination, &counts).await.map_err(|error| match error {
             RelayError::A(error) => ConnectionError::Sending(Broken::Socket(error)),
             RelayError::B(error) => ConnectionError::Receiving(Broken::Socket(error)),
         })
-    })
+    }))
 }

@@ -47,7 +47,7 @@ pub use live::{
 pub use memory::Memory;
 pub use metrics::Metrics;
 pub use pool::{Pool, PoolError};
-pub use relay::{Counters, RelayEnd, relay};
+pub use relay::{Counters, Relay, RelayEnd, relay};
 pub use scratch::let_buffers_go;
 pub use server::{IncomingConnect, ServerConnection};
 pub use settings::{Budget, Budgets, Limit, Settings};

@@ -4,6 +4,7 @@
 //! does not take comes here. From the application, its bytes are read straight into DATA frames and sealed: small
 //! reads wait for the end of the tick and leave together, large ones leave at once.
 
+use std::fmt;
 use std::future::Future;
 use std::io::{self, IoSliceMut};
 use std::pin::Pin;
@@ -35,7 +36,12 @@ const PAYLOAD: usize = FRAME + frame::HEADER;
 const TURNS: usize = 4;
 
 /// DATA frames that a read may fill at least, unless little is expected: a message of 64 KiB leaves in one piece, and not its last octets alone.
-const FIRST: usize = 5;
+const FIRST: u16 = 5;
+
+/// And at most.
+const MOST: u16 = 16;
+
+const _: () = assert!(SLOTS == 16, "as many as there are slots");
 
 /// Bytes moved by one relay, exact at any moment and readable from any thread.
 #[derive(Debug, Default)]
@@ -86,11 +92,7 @@ pub enum RelayEnd {
 /// An abort stays an abort: a reset from the application becomes RST_STREAM, a reset or loss of the tunnel
 /// becomes a TCP reset. The socket's options are the caller's, `TCP_NODELAY` among them. Dropping the future cuts both:
 /// the tunnel with CANCEL, the application's socket with a reset.
-pub fn relay(
-    tunnel: Tunnel,
-    app: TcpStream,
-    counters: &Arc<Counters>,
-) -> impl Future<Output = RelayEnd> + use<> {
+pub fn relay(tunnel: Tunnel, app: TcpStream, counters: &Arc<Counters>) -> Relay {
     let app = Rc::new(Socket::of_application(app));
     tunnel.cell.attach(app.clone(), counters.clone());
     let early = tunnel.cell.take_early();
@@ -110,12 +112,13 @@ pub fn relay(
     }
 }
 
-struct Relay {
+/// See [`relay`]. All that an idle tunnel's owner has to keep.
+pub struct Relay {
     tunnel: Tunnel,
     app: Rc<Socket>,
     counters: Arc<Counters>,
     /// DATA frames to fill with the next read: one after a small read, and more while reads fill them.
-    slots: usize,
+    slots: u16,
     /// The application has ended its direction, and the peer knows.
     app_ended: bool,
     /// The application takes nothing any more. What it said before is still read, as long as that does not take too long:
@@ -143,6 +146,12 @@ enum Pumped {
     Wait,
     Eof,
     Failed(io::Error),
+}
+
+impl fmt::Debug for Relay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Relay").field("tunnel", &self.tunnel).field("app", &self.app).finish_non_exhaustive()
+    }
 }
 
 impl Future for Relay {
@@ -301,7 +310,7 @@ impl Relay {
                 batch = state.batch.take().or_else(Batch::begin);
                 link.put_by(&mut state, &mut batch, &mut scratch.sealed);
             }
-            let slots = batch.as_ref().map_or(SLOTS, Batch::free_slots).min(self.slots);
+            let slots = batch.as_ref().map_or(SLOTS, Batch::free_slots).min(usize::from(self.slots));
             let wanted = room.min(slots * DATA_PAYLOAD);
             let slots = batch.as_mut().map_or(scratch.slots.as_mut_slice(), Batch::space);
             let outcome = read_into_slots(&self.app, slots, wanted);
@@ -336,9 +345,9 @@ impl Relay {
             self.slots = if read <= SMALL {
                 1
             } else if read < wanted {
-                read.div_ceil(DATA_PAYLOAD).max(FIRST)
+                u16::try_from(read.div_ceil(DATA_PAYLOAD)).unwrap_or(MOST).max(FIRST)
             } else {
-                (self.slots * 2).clamp(FIRST, SLOTS)
+                (self.slots * 2).clamp(FIRST, MOST)
             };
             Pumped::More
         })

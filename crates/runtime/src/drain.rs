@@ -20,8 +20,10 @@ const CUT_GRACE: Duration = Duration::from_millis(500);
 pub struct Drain {
     draining: CancellationToken,
     cut: CancellationToken,
-    /// This drain's own guards, then those of the parents.
-    guards: Vec<TaskTracker>,
+    /// The guards of this drain.
+    own: TaskTracker,
+    /// Those of the parents, the nearest first.
+    outer: Vec<TaskTracker>,
 }
 
 /// The starting side.
@@ -32,7 +34,22 @@ pub struct Trigger {
 
 /// Held as long as a connection (or anything else worth finishing) lives.
 #[derive(Debug)]
-pub struct Guard(#[expect(dead_code, reason = "dropping them is what counts")] Vec<TaskTrackerToken>);
+pub struct Guard {
+    /// The drain's own and its parent's; few drains are nested deeper, so a guard has no memory of its own.
+    _tokens: (TaskTrackerToken, Option<TaskTrackerToken>),
+    _further: Option<Box<Self>>,
+}
+
+impl Guard {
+    fn of(own: &TaskTracker, outer: &[TaskTracker]) -> Self {
+        let (parent, outer) = outer.split_first().unzip();
+        let further = outer.and_then(<[_]>::split_first);
+        Self {
+            _tokens: (own.token(), parent.map(TaskTracker::token)),
+            _further: further.map(|(own, outer)| Box::new(Self::of(own, outer))),
+        }
+    }
+}
 
 /// How a drain ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,16 +69,17 @@ impl Drain {
         let drain = Self {
             draining: CancellationToken::new(),
             cut: CancellationToken::new(),
-            guards: vec![TaskTracker::new()],
+            own: TaskTracker::new(),
+            outer: Vec::new(),
         };
         (Trigger { drain: drain.clone() }, drain)
     }
 
     /// A drain inside this one.
     pub fn child(&self) -> (Trigger, Self) {
-        let mut guards = vec![TaskTracker::new()];
-        guards.extend(self.guards.iter().cloned());
-        let drain = Self { draining: self.draining.child_token(), cut: self.cut.child_token(), guards };
+        let outer = std::iter::once(&self.own).chain(&self.outer).cloned().collect();
+        let (draining, cut) = (self.draining.child_token(), self.cut.child_token());
+        let drain = Self { draining, cut, own: TaskTracker::new(), outer };
         (Trigger { drain: drain.clone() }, drain)
     }
 
@@ -87,19 +105,17 @@ impl Drain {
 
     /// Keeps this drain, and those around it, waiting until dropped.
     pub fn guard(&self) -> Guard {
-        Guard(self.guards.iter().map(TaskTracker::token).collect())
+        Guard::of(&self.own, &self.outer)
     }
 
     /// How many guards are held.
     pub fn n_guards(&self) -> usize {
-        self.guards.first().map_or(0, TaskTracker::len)
+        self.own.len()
     }
 
     async fn released(&self) {
-        if let Some(own) = self.guards.first() {
-            own.close();
-            own.wait().await;
-        }
+        self.own.close();
+        self.own.wait().await;
     }
 }
 

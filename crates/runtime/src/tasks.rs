@@ -18,6 +18,7 @@ use tokio::task::AbortHandle;
 use tokio_util::future::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 /// Why a group failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -110,13 +111,15 @@ impl TaskGroup {
     }
 
     /// Spawns a `!Send` task that whoever holds the handle ends, by aborting it: cancelling the group does not. There may
-    /// be many of them, each small. Needs a `LocalSet` around it.
-    pub fn spawn_local_of_owner<F>(&self, task: &'static str, future: F) -> AbortHandle
+    /// be many of them, each small: the future keeps its [`Place`] in the group where it keeps the rest, and lets it go
+    /// last of all as it is dropped. Needs a `LocalSet` around it.
+    pub fn spawn_local_of_owner<F>(&self, task: &'static str, future: impl FnOnce(Place) -> F) -> AbortHandle
     where
         F: Future<Output = ()> + 'static,
     {
-        let watched = Watched { future, _watcher: self.watcher(task) };
-        self.shared.tracker.spawn_local(watched).abort_handle()
+        let place = Place { _token: self.shared.tracker.token(), _watcher: self.watcher(task) };
+        #[expect(clippy::disallowed_methods, reason = "the place makes it a task of this group")]
+        tokio::task::spawn_local(future(place)).abort_handle()
     }
 
     /// Spawns a task whose error makes the group fail.
@@ -232,7 +235,16 @@ impl<F: Future> Future for Watched<F> {
     }
 }
 
+/// The place of one task in its group: while it lives the group takes the task for running, and a panic that drops it
+/// for the task's.
+#[derive(Debug)]
+pub struct Place {
+    _watcher: Watcher,
+    _token: TaskTrackerToken,
+}
+
 /// Lives as long as a task; notices a panic and the end.
+#[derive(Debug)]
 struct Watcher {
     group: TaskGroup,
     task: &'static str,

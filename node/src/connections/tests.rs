@@ -33,7 +33,7 @@ fn address(text: &str) -> SocketAddr {
 fn open(connections: &Rc<Connections>, source: &str, target: &str) -> InboundEntry {
     let key =
         InboundKey { source: address(source), target: address(target), identity: None, forwarded_host: None };
-    connections.inbound(key)
+    connections.inbound(Arc::new(key))
 }
 
 // A-PO-11, data-path 7.7: also a change that is not of a policy is noticed by whoever asks again.
@@ -101,13 +101,13 @@ fn the_dump_names_both_ends() {
         identity: Some(identity),
         forwarded_host: Some("svc.ns".into()),
     };
-    let _inbound = part.inbound(key);
-    let _outbound = part.outbound(OutboundKey {
+    let _inbound = part.inbound(Arc::new(key));
+    let _outbound = part.outbound(Arc::new(OutboundKey {
         source: address("10.0.0.1:2"),
         original: address("10.96.0.1:80"),
         actual: address("[fd00::1]:15008"),
         protocol: state::Protocol::Hbone,
-    });
+    }));
     let dump::Connections { inbound, outbound } = lists.dump();
     let shown = |c: &dump::Connection| {
         (c.src.clone(), c.original_dst.clone(), c.actual_dst.clone(), c.protocol.clone())

@@ -3,11 +3,10 @@
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::future::Future;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use identity::SpiffeId;
 use state::{Admission, Authority, InboundRequest, NotAdmitted, Workload};
 use xds::client::Answer;
 
@@ -53,23 +52,12 @@ pub(super) async fn destination(
     }
 }
 
-/// A connection that policy is asked about.
-#[derive(Debug)]
-pub(super) struct Asking {
-    pub(super) source: SocketAddr,
-    pub(super) identity: Option<SpiffeId>,
-    pub(super) target: SocketAddr,
-    pub(super) forwarded_host: Option<Arc<str>>,
-}
-
 /// Lists the connection, which makes it subject to every change of policy, and then asks policy.
 pub(super) async fn by_policy(
     proxy: &PodProxy,
     local: &Arc<Workload>,
-    asking: Asking,
+    key: Arc<InboundKey>,
 ) -> Result<InboundEntry, ConnectionError> {
-    let Asking { source, identity, target, forwarded_host } = asking;
-    let key = InboundKey { source, target, identity, forwarded_host };
     let facts = key.facts();
     let entry = proxy.connections.inbound(key);
     let thread = &proxy.thread;

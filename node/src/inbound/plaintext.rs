@@ -7,15 +7,16 @@ use std::sync::Arc;
 
 use state::{InboundRefusal, Workload};
 
-use super::admit::{self, Asking, while_allowed};
+use super::admit::{self, while_allowed};
 use crate::access_log::Direction;
 use crate::carried::{Entry, Established};
+use crate::connections::InboundKey;
 use crate::context::{Facts, Who};
 use crate::failure::ConnectionError;
-use crate::metrics::Security;
+use crate::metrics::{LiveBytes, Security};
 use crate::outbound::captured_destination;
 use crate::pods::proxy::{Accepted, PodProxy};
-use crate::record::{Endpoints, Joined, Record};
+use crate::record::{Endpoints, Ends, Record};
 use crate::relay::{self, Relay};
 
 /// Takes one captured connection to its relay.
@@ -44,12 +45,12 @@ async fn establish(proxy: &PodProxy, accepted: Accepted) -> Option<(Relay, Estab
         destination: Who::Workload(Arc::clone(&local)),
         service: mesh.attributed(&local, destination.port(), None),
     };
-    let endpoints = Endpoints { source: accepted.peer, destination, hbone: None };
+    let endpoints = Endpoints::Shared(Rc::new(Ends { source: accepted.peer, destination, hbone: None }));
     let mut record = Record::open(&proxy.thread, facts, endpoints, accepted.since);
-    let asking = Asking { source: accepted.peer, identity: None, target: destination, forwarded_host: None };
+    let key = InboundKey { source: accepted.peer, target: destination, identity: None, forwarded_host: None };
     let Accepted { stream, peer, transparent, open, guard, .. } = accepted;
     let source = transparent.then_some(peer.ip());
-    let dialed = match admit::by_policy(proxy, &local, asking).await {
+    let dialed = match admit::by_policy(proxy, &local, Arc::new(key)).await {
         Ok(entry) => while_allowed(&entry, proxy.dial(destination, source)).await.and_then(|dialed| {
             let application = dialed.map_err(ConnectionError::Application)?;
             Ok((entry, application))
@@ -59,7 +60,7 @@ async fn establish(proxy: &PodProxy, accepted: Accepted) -> Option<(Relay, Estab
     match dialed {
         Ok((entry, application)) => {
             let counts = Arc::new(net::ByteCounts::default());
-            record.follow(Arc::new(Joined(Arc::clone(&counts))));
+            record.follow(LiveBytes::Joined(Arc::clone(&counts)));
             let relay = relay::joined(stream, application, &counts);
             let entry = Entry::Inbound(entry);
             Some((relay, Established { record, entry, open: Some(open), span: None, guard }))

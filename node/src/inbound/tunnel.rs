@@ -1,5 +1,6 @@
 //! HBONE (data-path 5): connections, and the requests on them.
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,20 +12,20 @@ use state::{Admission, Authority, Workload};
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
-use super::admit::{self, Asking, while_allowed};
+use super::admit::{self, while_allowed};
 use super::application::{Client, Way};
 use super::headers::{self, Headers};
 use crate::access_log::Direction;
 use crate::baggage;
 use crate::carried::{Entry, Established};
 use crate::certs::Priority;
-use crate::connections::InboundEntry;
+use crate::connections::{InboundEntry, InboundKey};
 use crate::context::{Facts, Who};
 use crate::failure::{Broken, ConnectionError, Told};
-use crate::metrics::Security;
+use crate::metrics::{LiveBytes, Security};
 use crate::pods::proxy::{Accepted, PodProxy};
-use crate::record::{Endpoints, FromPeer, Record};
-use crate::relay::{self, Relay};
+use crate::record::{Endpoints, Ends, Record};
+use crate::relay::Relay;
 
 /// Serves one HBONE connection until it ends.
 pub(crate) async fn serve(proxy: Rc<PodProxy>, accepted: Accepted) {
@@ -41,7 +42,8 @@ pub(crate) async fn serve(proxy: Rc<PodProxy>, accepted: Accepted) {
         Ok(connection) => connection,
         Err(error) => return super::refused(&proxy, peer, local, &error),
     };
-    let link = Rc::new(Link { identity: peer_identity(&connection.peer_chain()), peer, local, transparent });
+    let identity = peer_identity(&connection.peer_chain());
+    let link = Rc::new(Link { identity, peer, local, transparent, last: RefCell::default() });
     requests(&proxy, &connection, &link).await;
 }
 
@@ -54,6 +56,42 @@ struct Link {
     /// The pod's own address that the connection came to.
     local: SocketAddr,
     transparent: bool,
+    /// What was asked for last: mostly the same, and then it is kept once.
+    last: RefCell<Asked>,
+}
+
+/// What requests on one connection have in common as long as they ask for the same.
+#[derive(Debug, Default)]
+struct Asked {
+    key: Option<Arc<InboundKey>>,
+    ends: Option<Rc<Ends>>,
+}
+
+impl Link {
+    fn key(&self, target: SocketAddr, forwarded_host: Option<Arc<str>>) -> Arc<InboundKey> {
+        let last = &mut self.last.borrow_mut().key;
+        if let Some(key) = last
+            && key.target == target
+            && key.forwarded_host == forwarded_host
+        {
+            return Arc::clone(key);
+        }
+        let (source, identity) = (self.peer, self.identity.clone());
+        let key = Arc::new(InboundKey { source, target, identity, forwarded_host });
+        Arc::clone(last.insert(key))
+    }
+
+    fn ends(&self, authority: &Authority) -> Rc<Ends> {
+        let last = &mut self.last.borrow_mut().ends;
+        let hbone = Some(authority.to_string().into());
+        if let Some(ends) = last
+            && ends.hbone == hbone
+        {
+            return Rc::clone(ends);
+        }
+        let ends = Rc::new(Ends { source: self.peer, destination: self.local, hbone });
+        Rc::clone(last.insert(ends))
+    }
 }
 
 /// Step 1: TLS with the certificate of this pod.
@@ -193,8 +231,7 @@ fn count(
         destination: Who::Workload(Arc::clone(local)),
         service: admission.service.clone(),
     };
-    let endpoints =
-        Endpoints { source: link.peer, destination: link.local, hbone: Some(authority.to_string().into()) };
+    let endpoints = Endpoints::Shared(link.ends(authority));
     let record = Record::open(&proxy.thread, facts, endpoints, since);
     Counted { record, forwarded_host }
 }
@@ -210,13 +247,8 @@ impl Counted {
     ) -> Option<(Relay, Record, InboundEntry)> {
         let Self { mut record, forwarded_host } = self;
         let Admitted { local, admission, .. } = admitted;
-        let asking = Asking {
-            source: link.peer,
-            identity: link.identity.clone(),
-            target: admission.target,
-            forwarded_host,
-        };
-        let relay = match admit::by_policy(proxy, &local, asking).await {
+        let key = link.key(admission.target, forwarded_host);
+        let relay = match admit::by_policy(proxy, &local, key).await {
             Ok(entry) => {
                 // Dropping the request resets its stream.
                 let delivered = deliver(proxy, link, &local, &admission, request, &mut record);
@@ -280,9 +312,9 @@ async fn deliver(
         request.accept(&[])
     };
     let counters = Arc::new(hbone::Counters::default());
-    record.follow(Arc::new(FromPeer(Arc::clone(&counters))));
+    record.follow(LiveBytes::FromPeer(Arc::clone(&counters)));
     let application = way.introduce(application).await?;
-    Ok(relay::from_peer(tunnel, application, &counters))
+    Ok(Relay::FromPeer(hbone::relay(tunnel, application, &counters)))
 }
 
 /// Tells the peer; without a status the stream is reset.

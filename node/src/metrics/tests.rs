@@ -93,10 +93,16 @@ fn page_of_recorded_traffic_is_the_recorded_page() {
                 "istio_tcp_connections_closed_total" => (0..part).for_each(|_| series.close(flag)),
                 "istio_tcp_connections_failed_total" => {}
                 "istio_tcp_received_bytes_total" => {
-                    drop(shards[usize::try_from(n).unwrap()].follow(&series, Arc::new(Moved::new(part, 0))));
+                    drop(
+                        shards[usize::try_from(n).unwrap()]
+                            .follow(&series, LiveBytes::Joined(counts(part, 0))),
+                    );
                 }
                 "istio_tcp_sent_bytes_total" => {
-                    drop(shards[usize::try_from(n).unwrap()].follow(&series, Arc::new(Moved::new(0, part))));
+                    drop(
+                        shards[usize::try_from(n).unwrap()]
+                            .follow(&series, LiveBytes::Joined(counts(0, part))),
+                    );
                 }
                 other => panic!("unexpected family {other}"),
             }
@@ -166,22 +172,8 @@ fn process_families_have_values() {
     assert!(page.contains("istio_build{component=\"ztunnel\",tag=\"1.2\"} 1"));
 }
 
-#[derive(Debug)]
-struct Moved(AtomicU64, AtomicU64);
-
-impl Moved {
-    fn new(received: u64, sent: u64) -> Self {
-        Self(received.into(), sent.into())
-    }
-}
-
-impl LiveBytes for Moved {
-    fn received(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-    fn sent(&self) -> u64 {
-        self.1.load(Ordering::Relaxed)
-    }
+fn counts(received: u64, sent: u64) -> Arc<net::ByteCounts> {
+    Arc::new(net::ByteCounts { a_to_b: received.into(), b_to_a: sent.into() })
 }
 
 // A-DI-11, A-DI-12
@@ -200,19 +192,19 @@ fn bytes_are_exact_while_a_connection_lives_and_after() {
     };
     let series = shard.series(labels);
     series.open();
-    let moved = Arc::new(Moved::new(0, 0));
-    let followed = shard.follow(&series, Arc::<Moved>::clone(&moved));
+    let moved = counts(0, 0);
+    let followed = shard.follow(&series, LiveBytes::Joined(Arc::clone(&moved)));
     let value = |name: &str| -> Option<u64> {
         let page = metrics.render();
         let line = page.lines().find(|line| line.starts_with(name))?;
         line.rsplit_once(' ')?.1.parse().ok()
     };
-    moved.0.store(11, Ordering::Relaxed);
-    moved.1.store(22, Ordering::Relaxed);
+    moved.a_to_b.store(11, Ordering::Relaxed);
+    moved.b_to_a.store(22, Ordering::Relaxed);
     let bytes = || (value("istio_tcp_received_bytes_total"), value("istio_tcp_sent_bytes_total"));
     assert_eq!(bytes(), (Some(11), Some(22)));
     assert_eq!(value("istio_tcp_connections_closed_total"), None);
-    drop(followed);
+    assert_eq!(followed.end(), Moved { received: 11, sent: 22 });
     series.close(Flag::None);
     assert_eq!(bytes(), (Some(11), Some(22)));
     assert_eq!(value("istio_tcp_connections_closed_total"), Some(1));

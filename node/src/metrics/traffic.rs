@@ -45,27 +45,49 @@ impl Series {
         }
     }
 
-    /// Bytes from the connection's originator.
-    fn receive(&self, bytes: u64) {
-        self.received.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    /// Bytes towards the connection's originator.
-    fn send(&self, bytes: u64) {
-        self.sent.fetch_add(bytes, Ordering::Relaxed);
+    /// What a connection has moved.
+    fn add(&self, moved: Moved) {
+        self.received.fetch_add(moved.received, Ordering::Relaxed);
+        self.sent.fetch_add(moved.sent, Ordering::Relaxed);
     }
 }
 
-/// Bytes that a connection has moved so far, from the originator's point of view.
-pub(crate) trait LiveBytes: fmt::Debug + Send + Sync {
+/// What counts the bytes that a connection moves.
+#[derive(Clone, Debug)]
+pub(crate) enum LiveBytes {
+    /// A tunnel joined to the originator's own socket: the outbound path.
+    FromApplication(Arc<hbone::Counters>),
+    /// A tunnel that the originator is at the far end of: the inbound path.
+    FromPeer(Arc<hbone::Counters>),
+    /// Two joined sockets, the originator's first.
+    Joined(Arc<net::ByteCounts>),
+}
+
+/// Bytes that a connection has moved so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Moved {
     /// From the originator.
-    fn received(&self) -> u64;
+    pub(crate) received: u64,
     /// Towards the originator.
-    fn sent(&self) -> u64;
+    pub(crate) sent: u64,
+}
+
+impl LiveBytes {
+    /// So far.
+    fn moved(&self) -> Moved {
+        match self {
+            Self::FromApplication(bytes) => Moved { received: bytes.to_peer(), sent: bytes.to_app() },
+            Self::FromPeer(bytes) => Moved { received: bytes.to_app(), sent: bytes.to_peer() },
+            Self::Joined(bytes) => Moved {
+                received: bytes.a_to_b.load(Ordering::Relaxed),
+                sent: bytes.b_to_a.load(Ordering::Relaxed),
+            },
+        }
+    }
 }
 
 /// A connection in progress.
-type Live = (Arc<Series>, Arc<dyn LiveBytes>);
+type Live = (Arc<Series>, LiveBytes);
 
 /// What the scrape sees of one thread.
 #[derive(Debug, Default)]
@@ -120,7 +142,7 @@ impl Shard {
     }
 
     /// Counts a connection's bytes, exactly at any moment, for as long as the returned value lives.
-    pub(crate) fn follow(&self, series: &Arc<Series>, bytes: Arc<dyn LiveBytes>) -> Followed {
+    pub(crate) fn follow(&self, series: &Arc<Series>, bytes: LiveBytes) -> Followed {
         let key = self.next.get();
         self.next.set(key + 1);
         self.view.live.lock().insert(key, (Arc::clone(series), bytes));
@@ -158,14 +180,25 @@ pub(crate) struct Followed {
     key: u64,
 }
 
-impl Drop for Followed {
-    fn drop(&mut self) {
+impl Followed {
+    /// The connection has ended, with so many bytes.
+    pub(crate) fn end(self) -> Moved {
+        self.settle()
+    }
+
+    fn settle(&self) -> Moved {
         // Under the lock: a scrape sees the bytes either here or in the series.
         let mut live = self.view.live.lock();
-        if let Some((series, bytes)) = live.remove(&self.key) {
-            series.receive(bytes.received());
-            series.send(bytes.sent());
-        }
+        let Some((series, bytes)) = live.remove(&self.key) else { return Moved::default() };
+        let moved = bytes.moved();
+        series.add(moved);
+        moved
+    }
+}
+
+impl Drop for Followed {
+    fn drop(&mut self) {
+        self.settle();
     }
 }
 
@@ -210,22 +243,23 @@ impl Traffic {
         let mut sums: Vec<(Arc<TrafficLabels>, Sum)> = Vec::new();
         for shard in self.shards.lock().iter() {
             let live = shard.live.lock();
-            let mut moving: HashMap<*const Series, (u64, u64)> = HashMap::new();
+            let mut moving: HashMap<*const Series, Moved> = HashMap::new();
             for (series, bytes) in live.values() {
-                let moved = moving.entry(Arc::as_ptr(series)).or_default();
-                moved.0 += bytes.received();
-                moved.1 += bytes.sent();
+                let moved = bytes.moved();
+                let sum = moving.entry(Arc::as_ptr(series)).or_default();
+                sum.received += moved.received;
+                sum.sent += moved.sent;
             }
             for (labels, series) in shard.series.lock().iter() {
-                let (received, sent) = moving.get(&Arc::as_ptr(series)).copied().unwrap_or_default();
+                let moved = moving.get(&Arc::as_ptr(series)).copied().unwrap_or_default();
                 let at = *index.entry(Arc::clone(labels)).or_insert_with(|| {
                     sums.push((Arc::clone(labels), Sum::default()));
                     sums.len() - 1
                 });
                 if let Some((_, sum)) = sums.get_mut(at) {
                     sum.opened += series.opened.load(Ordering::Relaxed);
-                    sum.received += series.received.load(Ordering::Relaxed) + received;
-                    sum.sent += series.sent.load(Ordering::Relaxed) + sent;
+                    sum.received += series.received.load(Ordering::Relaxed) + moved.received;
+                    sum.sent += series.sent.load(Ordering::Relaxed) + moved.sent;
                     for (total, count) in sum.closed.iter_mut().zip(&series.closed) {
                         *total += count.load(Ordering::Relaxed);
                     }
