@@ -13,6 +13,7 @@ pub(crate) mod fields;
 pub(crate) mod frame;
 mod headers;
 pub(crate) mod hpack;
+mod moment;
 mod portable;
 mod reader;
 mod receive;

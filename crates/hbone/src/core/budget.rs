@@ -2,20 +2,21 @@
 
 use std::time::Instant;
 
+use super::moment::Moment;
 use crate::Budget;
 
 /// What is left of one [`Budget`].
 #[derive(Debug, Clone)]
 pub(crate) struct Bucket {
     left: u32,
-    at: Instant,
+    at: Moment,
 }
 
 crate::live::codec::portable!(struct Bucket { left, at });
 
 impl Bucket {
     pub(crate) fn new(budget: Budget, now: Instant) -> Self {
-        Self { left: budget.burst, at: now }
+        Self { left: budget.burst, at: now.into() }
     }
 
     /// Takes one; `false` when there is none.
@@ -26,13 +27,13 @@ impl Bucket {
     /// Takes several, as far as there are; `false` when there is none.
     pub(crate) fn take_some(&mut self, count: u32, budget: Budget, now: Instant) -> bool {
         if self.left == 0 {
-            let elapsed = now.saturating_duration_since(self.at).as_millis();
+            let elapsed = self.at.elapsed(now).as_millis();
             let back = elapsed.saturating_mul(u128::from(budget.per_second)) / 1000;
             if back == 0 {
                 return false;
             }
             self.left = u32::try_from(back).unwrap_or(u32::MAX).min(budget.burst);
-            self.at = now;
+            self.at = now.into();
         }
         self.left = self.left.saturating_sub(count);
         true

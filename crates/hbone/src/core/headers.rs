@@ -195,7 +195,7 @@ impl Core {
         match fields::request(list.fields) {
             Ok(mut head) => {
                 if let Some(state) = self.streams.get_mut(&stream) {
-                    state.content_left = head.content_length.take();
+                    state.content_left = head.content_length.take().map(Box::new);
                     state.request = u32::try_from(head.octets()).unwrap_or(u32::MAX);
                     self.requests += u64::from(state.request);
                 }
@@ -234,7 +234,8 @@ impl Core {
                 if let Some(state) = self.streams.get_mut(&stream) {
                     state.answered = true;
                     // A 2xx to CONNECT has no content; what a length says is ignored (RFC 9110 section 9.3.6).
-                    state.content_left = head.content_length.filter(|_| !(200..300).contains(&head.status));
+                    let told = head.content_length.filter(|_| !(200..300).contains(&head.status));
+                    state.content_left = told.map(Box::new);
                 }
                 actions.push(Action::Answer { stream, head });
                 if end_stream {

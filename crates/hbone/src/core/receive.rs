@@ -128,12 +128,12 @@ impl Core {
         let octets = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         self.credit_connection(octets + padding);
         let Some(state) = self.streams.get_mut(&stream).filter(|state| state.recv_open) else { return };
-        if let Some(left) = state.content_left {
-            let Some(left) = left.checked_sub(u64::from(octets)) else {
+        if let Some(left) = state.content_left.as_deref_mut() {
+            let Some(less) = left.checked_sub(u64::from(octets)) else {
                 self.fail_stream(stream, ErrorCode::PROTOCOL_ERROR, "more DATA than content-length", actions);
                 return;
             };
-            state.content_left = Some(left);
+            *left = less;
         }
         state.recv_window -= i64::from(octets + padding);
         state.unconsumed += u64::from(octets + padding);
@@ -148,7 +148,7 @@ impl Core {
 
     pub(super) fn end_of_stream(&mut self, stream: u32, actions: &mut Vec<Action<'_>>) {
         let Some(state) = self.streams.get_mut(&stream).filter(|state| state.recv_open) else { return };
-        if state.content_left.is_some_and(|left| left > 0) {
+        if state.content_left.as_deref().is_some_and(|left| *left > 0) {
             self.fail_stream(stream, ErrorCode::PROTOCOL_ERROR, "less DATA than content-length", actions);
             return;
         }

@@ -27,8 +27,8 @@ pub(crate) struct Stream {
     pub(crate) unconsumed: u64,
     /// Octets of a request that waits for its answer.
     pub(crate) request: u32,
-    /// `content-length` of the peer's message, less what has come.
-    pub(crate) content_left: Option<u64>,
+    /// `content-length` of the peer's message, less what has come. Hardly any peer says one.
+    pub(crate) content_left: Option<Box<u64>>,
     /// DATA frames without payload.
     pub(crate) empty_data: Bucket,
     /// DATA frames with next to none.
@@ -68,5 +68,15 @@ impl Stream {
     /// Counts against the limit of concurrent streams.
     pub(crate) fn is_open(&self) -> bool {
         self.recv_open || self.send_open
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_stream_is_small() {
+        assert!(size_of::<Stream>() <= 104, "{} octets", size_of::<Stream>());
     }
 }

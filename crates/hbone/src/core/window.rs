@@ -9,6 +9,7 @@
 use std::time::{Duration, Instant};
 
 use super::frame::{self, DEFAULT_WINDOW, setting};
+use super::moment::Moment;
 use super::{Action, Core, RTT, StreamFault};
 use crate::live::codec::portable;
 use crate::{ErrorCode, Limit};
@@ -53,10 +54,10 @@ pub(crate) struct Pressed {
 /// How fast one stream is consumed.
 #[derive(Debug, Clone)]
 pub(crate) struct Pace {
-    since: Instant,
+    since: Moment,
     octets: u64,
     /// When at least half of the window was last needed.
-    busy: Instant,
+    busy: Moment,
 }
 
 portable!(struct Path { round_trip, asked, measured, octets });
@@ -82,19 +83,19 @@ impl Pace {
     }
 
     pub(crate) fn new(now: Instant) -> Self {
-        Self { since: now, octets: 0, busy: now }
+        Self { since: now.into(), octets: 0, busy: now.into() }
     }
 
     /// Four times the octets of one round trip, once one has passed since the last answer.
     fn round(&mut self, octets: u32, round_trip: Duration, now: Instant) -> Option<u32> {
         self.octets += u64::from(octets);
-        let elapsed = now.saturating_duration_since(self.since);
+        let elapsed = self.since.elapsed(now);
         let round_trip = round_trip.max(SHORTEST_ROUND);
         if elapsed < round_trip {
             return None;
         }
         let fourfold = u128::from(self.octets) * 4 * round_trip.as_micros() / elapsed.as_micros().max(1);
-        (self.since, self.octets) = (now, 0);
+        (self.since, self.octets) = (now.into(), 0);
         Some(u32::try_from(fourfold).unwrap_or(u32::MAX))
     }
 }
@@ -157,9 +158,9 @@ impl Core {
         let Some(wanted) = state.pace.round(octets, round_trip, now) else { return };
         let (window, floor) = (state.window, self.settings.window_floor());
         if wanted >= window / 2 {
-            state.pace.busy = now;
-        } else if now.saturating_duration_since(state.pace.busy) >= PATIENCE {
-            state.pace.busy = now;
+            state.pace.busy = now.into();
+        } else if state.pace.busy.elapsed(now) >= PATIENCE {
+            state.pace.busy = now.into();
             state.window = (window / 2).max(floor).min(window);
         }
         let wanted = wanted.min(self.settings.stream_window);

@@ -28,6 +28,11 @@ impl Writer {
         Self { bytes: Zeroizing::new(Vec::with_capacity(4096)), now }
     }
 
+    /// The moment of export.
+    pub(crate) fn now(&self) -> Instant {
+        self.now
+    }
+
     pub(crate) fn into_bytes(self) -> Zeroizing<Vec<u8>> {
         self.bytes
     }

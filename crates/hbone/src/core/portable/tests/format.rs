@@ -106,7 +106,7 @@ fn core(now: Instant) -> Core {
         pace: Pace::new(later(14)),
         unconsumed: 15,
         request: 16,
-        content_left: Some(17),
+        content_left: Some(Box::new(17)),
         empty_data: bucket(18),
         small_data: bucket(19),
         small_windows: bucket(20),
