@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use net::socket::{DialOptions, Keepalive, ListenOptions, Transparent};
 
@@ -48,6 +48,16 @@ pub(crate) struct Settings {
     pub(crate) log_pause: Duration,
 }
 
+/// A moment at which the time of day is a whole number of intervals: then signs of life of all tunnels of a node, and of the
+/// nodes that it talks to, come in the same part of a second, and a node at rest is left alone in between.
+fn beat(interval: Duration) -> Instant {
+    let (now, day) = (runtime::clock::monotonic(), runtime::clock::wall());
+    let since = day.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let past = since.as_nanos().checked_rem(interval.as_nanos()).unwrap_or(0);
+    let past = Duration::from_nanos(u64::try_from(past).unwrap_or(0));
+    now.checked_sub(past).unwrap_or(now)
+}
+
 impl Settings {
     pub(crate) fn new(config: &Config) -> Self {
         let sockets = config.sockets;
@@ -69,6 +79,7 @@ impl Settings {
                         .max(WINDOWS_PER_TUNNEL * u64::from(config.http2.stream_window)),
                     ..hbone::Budgets::default()
                 },
+                ping_beat: Some(beat(hbone::Settings::default().ping_interval)),
                 metrics: Some(Arc::default()),
                 memory: Some(Arc::new(hbone::Memory::new(config.http2.memory))),
                 ..hbone::Settings::default()

@@ -1,7 +1,7 @@
 //! Everything about a tunnel that an operator or a test can set, with the contract's defaults.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::{Memory, Metrics};
 
@@ -27,6 +27,9 @@ pub struct Settings {
     pub client_streams: u32,
     /// Silence after which a PING asks whether the peer is still there.
     pub ping_interval: Duration,
+    /// A moment at which connections that have been silent for a while, though not for so long, ask all the same: at it, and
+    /// after every `ping_interval` again. Then a process is woken for all of them at once. None: each has its own time.
+    pub ping_beat: Option<Instant>,
     /// How long that PING may stay unanswered.
     pub ping_timeout: Duration,
     /// Time for TLS and, after it, time until the peer's first SETTINGS (W16).
@@ -60,6 +63,7 @@ impl Default for Settings {
             server_streams: 200,
             client_streams: 100,
             ping_interval: Duration::from_secs(10),
+            ping_beat: None,
             ping_timeout: Duration::from_secs(20),
             handshake_timeout: Duration::from_secs(10),
             answer_timeout: Duration::from_secs(30),

@@ -6,6 +6,26 @@ use super::frame::{self, MAX_31};
 use super::{Action, Core, DRAIN, Drain, LIVENESS, StreamFault};
 use crate::{ConnectionEnd, ErrorCode, Limit};
 
+/// Over what part of the interval those who ask with the beat are spread: thousands at the very same moment would keep
+/// everybody else waiting.
+const SPREAD: u32 = 16;
+
+/// Time from `heard` to the next beat, or a little after it; never more than `interval`. Where the beat is so near that asking
+/// would make no sense, time to a moment that is far enough from it for the next one to be the beat.
+fn until_beat(heard: Instant, beat: Instant, interval: Duration) -> Duration {
+    let rest = |of: Duration, by: Duration| {
+        let nanoseconds = of.as_nanos().checked_rem(by.as_nanos()).unwrap_or(0);
+        Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(0))
+    };
+    let since = match heard.checked_duration_since(beat) {
+        Some(since) => rest(since, interval),
+        None => interval.saturating_sub(rest(beat.saturating_duration_since(heard), interval)),
+    };
+    let left = interval.saturating_sub(since);
+    let until = if left >= interval / 5 { left } else { left + interval * 7 / 10 };
+    (until + rest(since, interval / SPREAD)).min(interval)
+}
+
 impl Core {
     /// Server: graceful drain. Running streams go on, and so do those whose requests cross the first GOAWAY; once the
     /// last stream is fixed, new ones are refused.
@@ -53,7 +73,7 @@ impl Core {
         let liveness = match self.ping_sent {
             _ if !self.peer.known => self.preface_until,
             Some(sent) => sent + self.settings.ping_timeout,
-            None => self.last_heard + self.settings.ping_interval,
+            None => self.ping_due(),
         };
         let probe = match self.drain {
             Drain::Probing { until } => Some(until),
@@ -61,6 +81,12 @@ impl Core {
         };
         let others = [probe, self.acknowledgement_due(), self.pressed.map(|pressed| pressed.look)];
         Some(others.into_iter().flatten().fold(liveness, Instant::min))
+    }
+
+    /// When a peer that stays silent is asked whether it is there.
+    fn ping_due(&self) -> Instant {
+        let (heard, interval) = (self.last_heard, self.settings.ping_interval);
+        self.settings.ping_beat.map_or(heard + interval, |beat| heard + until_beat(heard, beat, interval))
     }
 
     /// Time has passed.
@@ -92,7 +118,7 @@ impl Core {
             Some(sent) if sent + self.settings.ping_timeout <= now => {
                 self.close(ConnectionEnd::PingTimeout, actions)
             }
-            None if self.last_heard + self.settings.ping_interval <= now => {
+            None if self.ping_due() <= now => {
                 frame::ping(&mut self.out, false, LIVENESS);
                 self.ping_sent = Some(now);
             }
@@ -145,5 +171,31 @@ impl Core {
     /// To be called after calls that may have ended the last stream.
     pub(crate) fn settle_connection(&mut self, actions: &mut Vec<Action<'_>>) {
         self.finish_if_idle(actions);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::tests::epoch;
+
+    const INTERVAL: Duration = Duration::from_secs(10);
+
+    /// Whenever they began, and wherever the beat is from there.
+    #[test]
+    fn silent_connections_come_to_ask_together() {
+        let beat = epoch() + Duration::from_secs(25);
+        for n in 0..500 {
+            let mut heard = beat + Duration::from_millis(117) * n - 2 * INTERVAL;
+            for asked in 0..4 {
+                let until = until_beat(heard, beat, INTERVAL);
+                assert!((INTERVAL / 5..=INTERVAL).contains(&until), "{n}: after {until:?}");
+                heard += until;
+                let after = (heard + 10 * INTERVAL).duration_since(beat).as_millis() % 10_000;
+                assert!(asked < 2 || after < 700, "{n}: {after} ms after the beat");
+                // The answer.
+                heard += Duration::from_millis(3);
+            }
+        }
     }
 }
