@@ -38,10 +38,11 @@ pub(crate) async fn give_back(threads: Weak<Threads>) {
     loop {
         let since = (Instant::now(), memory::cpu_time());
         tokio::time::sleep(rest.pause()).await;
+        // Without this look itself: with thousands of connections it alone would pass for being in use.
+        let (used, elapsed) = (memory::cpu_time().saturating_sub(since.1), since.0.elapsed());
         // Without /proc there is nothing to decide by.
         let Ok(usage) = Usage::now() else { return };
-        let used = memory::cpu_time().saturating_sub(since.1);
-        let rests = rest.is_due(used, since.0.elapsed(), usage.of_files());
+        let rests = rest.is_due(used, elapsed, usage.of_files());
         if rests && let Some(threads) = threads.upgrade() {
             // What was used of the program, and the threads' buffers, are not wanted soon; if they are, they come back.
             threads.each(|_| |_: &Rc<Thread>| hbone::let_buffers_go()).await;
