@@ -5,7 +5,6 @@
 //! a busy one a lock per message.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -22,9 +21,7 @@ use crate::failure::ConnectionError;
 use crate::metrics::OpenSocket;
 use crate::record::Record;
 use crate::relay::Relay;
-
-/// Empty tables up to this size are kept.
-const FEW: usize = 64;
+use crate::slots::Slots;
 
 /// A connection whose bytes flow. This is all that an idle one holds beside its sockets.
 #[derive(Debug)]
@@ -70,16 +67,15 @@ impl Established {
 #[derive(Debug)]
 pub(crate) struct Carried {
     drain: Drain,
-    running: RefCell<HashMap<u64, Rc<Carriage>>>,
-    next: Cell<u64>,
+    running: RefCell<Slots<Rc<Carriage>>>,
     cut: Cell<bool>,
 }
 
 impl Carried {
     /// Connections that are cut with this drain, and with the group at the latest.
     pub(crate) fn until_cut(drain: &Drain, group: &TaskGroup) -> Rc<Self> {
-        let (running, next, cut) = (RefCell::default(), Cell::new(0), Cell::new(false));
-        let carried = Rc::new(Self { drain: drain.clone(), running, next, cut });
+        let (running, cut) = (RefCell::default(), Cell::new(false));
+        let carried = Rc::new(Self { drain: drain.clone(), running, cut });
         let (end, drain) = (CutAtEnd(Rc::clone(&carried)), drain.clone());
         group.spawn_local("cut", async move {
             let _end = end;
@@ -90,8 +86,6 @@ impl Carried {
 
     /// Relays until the relay has ended, the connection is no longer allowed, or all are cut. A task of `group`.
     pub(crate) fn carry(self: &Rc<Self>, group: &TaskGroup, relay: Relay, established: Established) {
-        let key = self.next.get();
-        self.next.set(key + 1);
         let cut = match &established.entry {
             Entry::Inbound(entry) => Some(entry.means_to_cut()),
             Entry::Outbound(_) => None,
@@ -101,7 +95,7 @@ impl Carried {
             let carrying = Carrying(Rc::new(Carriage {
                 work: RefCell::new(Some((relay, established))),
                 task: OnceCell::new(),
-                key,
+                number: Cell::new(None),
                 carried: Rc::clone(self),
                 place: Cell::new(Some(place)),
             }));
@@ -117,7 +111,8 @@ impl Carried {
         if let Some(cut) = cut {
             cut.ends(&carriage);
         }
-        self.running.borrow_mut().insert(key, carriage);
+        let number = self.running.borrow_mut().insert(Rc::clone(&carriage));
+        carriage.number.set(Some(number));
     }
 
     /// Cuts all of them, and those to come.
@@ -128,12 +123,10 @@ impl Carried {
         }
     }
 
-    fn over(&self, key: u64) {
-        let mut running = self.running.borrow_mut();
-        running.remove(&key);
-        if running.is_empty() && running.capacity() > FEW {
-            *running = HashMap::new();
-        }
+    /// Nothing comes after all were cut, so a number is that of its own connection.
+    fn over(&self, number: u32) {
+        let carriage = self.running.borrow_mut().remove(number);
+        drop(carriage);
     }
 }
 
@@ -151,7 +144,8 @@ impl Drop for CutAtEnd {
 pub(crate) struct Carriage {
     work: RefCell<Option<(Relay, Established)>>,
     task: OnceCell<AbortHandle>,
-    key: u64,
+    /// Its place among those that run.
+    number: Cell<Option<u32>>,
     carried: Rc<Carried>,
     /// Its task's, as long as that lives.
     place: Cell<Option<Place>>,
@@ -205,11 +199,13 @@ impl Future for Carrying {
 
 impl Drop for Carrying {
     fn drop(&mut self) {
-        let Carriage { carried, key, place, .. } = &*self.0;
+        let Carriage { carried, number, place, .. } = &*self.0;
         // However it comes to its end, the group may take it for over only then.
         let _place = place.take();
         self.0.cut();
-        carried.over(*key);
+        if let Some(number) = number.take() {
+            carried.over(number);
+        }
     }
 }
 
@@ -221,6 +217,6 @@ mod tests {
     fn an_idle_connection_is_small() {
         // Of the task itself the event loop keeps 128 octets up to here; the relay lies in the other.
         let sizes = [size_of::<Carrying>(), size_of::<Carriage>()];
-        assert!(sizes[0] <= 24 && sizes[1] <= 288, "{sizes:?} octets");
+        assert!(sizes[0] <= 24 && sizes[1] <= 280, "{sizes:?} octets");
     }
 }

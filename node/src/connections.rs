@@ -4,21 +4,22 @@
 //! lock that only this thread and a dump ever take; the means to cut never leave the thread.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
+use std::fmt;
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::task::{Poll, Waker};
 
 use parking_lot::Mutex;
 use policy::Policy;
 use state::{Mesh, Pod, Workload};
-use tokio::sync::Notify;
 use wire::dump;
 
+use crate::address::Address;
 use crate::carried::Carriage;
-
-/// Connections whose table is kept when the last is over.
-const FEW: usize = 64;
+use crate::slots::Slots;
 
 /// What the dump says about an inbound connection. Streams of one peer to one target share it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -33,9 +34,9 @@ pub(crate) struct InboundKey {
 /// What the dump says about an outbound connection.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct OutboundKey {
-    pub(crate) source: SocketAddr,
-    pub(crate) original: SocketAddr,
-    pub(crate) actual: SocketAddr,
+    pub(crate) source: Address,
+    pub(crate) original: Address,
+    pub(crate) actual: Address,
     pub(crate) protocol: state::Protocol,
 }
 
@@ -47,11 +48,11 @@ impl InboundKey {
     }
 }
 
-/// By number; who is listed holds no more than that.
+/// Who is listed holds no more than the number of its place.
 #[derive(Debug, Default)]
 struct Listed {
-    inbound: HashMap<u64, Arc<InboundKey>>,
-    outbound: HashMap<u64, Arc<OutboundKey>>,
+    inbound: Slots<Arc<InboundKey>>,
+    outbound: Slots<Arc<OutboundKey>>,
 }
 
 /// The lists of all traffic threads of one pod.
@@ -77,8 +78,8 @@ impl ConnectionLists {
         let (mut inbound, mut outbound) = (HashSet::new(), HashSet::new());
         for listed in self.0.lock().iter() {
             let listed = listed.lock();
-            inbound.extend(listed.inbound.values().map(|key| InboundKey::clone(key)));
-            outbound.extend(listed.outbound.values().map(|key| OutboundKey::clone(key)));
+            inbound.extend(listed.inbound.iter().map(|key| InboundKey::clone(key)));
+            outbound.extend(listed.outbound.iter().map(|key| OutboundKey::clone(key)));
         }
         let inbound = inbound.into_iter().map(|key| dump::Connection {
             src: key.source.to_string(),
@@ -117,16 +118,25 @@ pub(crate) struct Connections {
 #[derive(Debug)]
 struct Open {
     key: Arc<InboundKey>,
+    /// In the list.
+    place: u32,
     cut: Cut,
 }
 
 /// How an inbound connection learns that policy no longer allows it.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Cut {
     done: Cell<bool>,
-    told: Notify,
+    /// Who waits for it until then.
+    waiting: Cell<Option<Waker>>,
     /// The connection, once its bytes flow.
     carriage: OnceCell<Weak<Carriage>>,
+}
+
+impl fmt::Debug for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cut").field("done", &self.done).finish_non_exhaustive()
+    }
 }
 
 /// See [`InboundEntry::means_to_cut`].
@@ -149,17 +159,16 @@ impl Connections {
     /// policy is asked the first time, so that no change is missed.
     pub(crate) fn inbound(self: &Rc<Self>, key: Arc<InboundKey>) -> InboundEntry {
         let id = self.number();
-        self.listed.lock().inbound.insert(id, Arc::clone(&key));
-        let open = Rc::new(Open { key, cut: Cut::default() });
+        let place = self.listed.lock().inbound.insert(Arc::clone(&key));
+        let open = Rc::new(Open { key, place, cut: Cut::default() });
         self.open.borrow_mut().insert(id, Rc::clone(&open));
         InboundEntry { connections: Rc::clone(self), id, open }
     }
 
     /// Lists an outbound connection.
     pub(crate) fn outbound(self: &Rc<Self>, key: Arc<OutboundKey>) -> OutboundEntry {
-        let id = self.number();
-        self.listed.lock().outbound.insert(id, key);
-        OutboundEntry { connections: Rc::clone(self), id }
+        let place = self.listed.lock().outbound.insert(key);
+        OutboundEntry { connections: Rc::clone(self), place }
     }
 
     fn number(&self) -> u64 {
@@ -179,7 +188,7 @@ impl Connections {
         let from = if same(&policies, &self.judged_by.borrow()) { self.judged_below.get() } else { 0 };
         self.judged_below.set(self.next.get());
         let (mut judged, mut carried) = (0, Vec::new());
-        for Open { key, cut } in self.open.borrow().range(from..).map(|(_, open)| Rc::as_ref(open)) {
+        for Open { key, cut, .. } in self.open.borrow().range(from..).map(|(_, open)| Rc::as_ref(open)) {
             judged += 1;
             if cut.done.get() || policy::evaluate(&policies, &key.facts()).is_allowed() {
                 continue;
@@ -193,7 +202,9 @@ impl Connections {
                 local.uid,
             );
             cut.done.set(true);
-            cut.told.notify_one();
+            if let Some(waiting) = cut.waiting.take() {
+                waiting.wake();
+            }
             carried.extend(cut.carriage.get().and_then(Weak::upgrade));
         }
         // What ends is no longer listed.
@@ -216,12 +227,27 @@ pub(crate) struct InboundEntry {
     open: Rc<Open>,
 }
 
+/// While one waits for a cut. What it was to be woken by would keep a task's memory for as long as the connection lives.
+struct Waiting<'c>(&'c Cut);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.take();
+    }
+}
+
 impl InboundEntry {
     /// Resolves when policy no longer allows the connection.
     pub(crate) async fn disallowed(&self) {
-        while !self.is_disallowed() {
-            self.open.cut.told.notified().await;
-        }
+        let waiting = Waiting(&self.open.cut);
+        poll_fn(|context| {
+            if self.is_disallowed() {
+                return Poll::Ready(());
+            }
+            waiting.0.waiting.set(Some(context.waker().clone()));
+            Poll::Pending
+        })
+        .await;
     }
 
     /// Policy no longer allows the connection.
@@ -238,7 +264,7 @@ impl InboundEntry {
 impl Drop for InboundEntry {
     fn drop(&mut self) {
         self.connections.open.borrow_mut().remove(&self.id);
-        remove(&mut self.connections.listed.lock().inbound, self.id);
+        self.connections.listed.lock().inbound.remove(self.open.place);
     }
 }
 
@@ -246,26 +272,18 @@ impl Drop for InboundEntry {
 #[derive(Debug)]
 pub(crate) struct OutboundEntry {
     connections: Rc<Connections>,
-    id: u64,
+    place: u32,
 }
 
 impl Drop for OutboundEntry {
     fn drop(&mut self) {
-        remove(&mut self.connections.listed.lock().outbound, self.id);
+        self.connections.listed.lock().outbound.remove(self.place);
     }
 }
 
 /// The same policies in the same versions.
 fn same(these: &[Arc<Policy>], those: &[Arc<Policy>]) -> bool {
     these.len() == those.len() && these.iter().zip(those).all(|(this, that)| Arc::ptr_eq(this, that))
-}
-
-/// An empty table does not stay as large as it was.
-fn remove<T>(table: &mut HashMap<u64, T>, id: u64) {
-    table.remove(&id);
-    if table.is_empty() && table.capacity() > FEW {
-        *table = HashMap::new();
-    }
 }
 
 #[cfg(test)]

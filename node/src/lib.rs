@@ -6,6 +6,7 @@
 //! decided in the crates `state` and `policy`; here it is done.
 
 mod access_log;
+mod address;
 mod admin;
 mod app;
 mod baggage;
@@ -27,6 +28,7 @@ mod pods;
 mod record;
 mod relay;
 mod settings;
+mod slots;
 mod sync;
 #[cfg(test)]
 mod testbed;

@@ -107,9 +107,9 @@ impl Captured {
             return Err(ConnectionError::OtherNetwork(destination));
         }
         let key = Arc::new(OutboundKey {
-            source: client,
-            original: destination,
-            actual: route.next_hop,
+            source: client.into(),
+            original: destination.into(),
+            actual: route.next_hop.into(),
             protocol: route.protocol,
         });
         let listed = proxy.connections.outbound(Arc::clone(&key));

@@ -71,7 +71,8 @@ impl Record {
         if std::mem::replace(&mut self.finished, true) {
             return;
         }
-        let Moved { received, sent } = self.followed.take().map(Followed::end).unwrap_or_default();
+        let followed = self.followed.take().map(|followed| self.thread.counters.end(followed));
+        let Moved { received, sent } = followed.unwrap_or_default();
         self.context.series.close(result.map_or_else(ConnectionError::flag, |()| Flag::None));
         let (bytes_sent, bytes_received) = match self.context.ends.direction {
             Direction::Outbound => (received, sent),
@@ -99,7 +100,8 @@ impl Endpoints {
     fn addresses(&self) -> Addresses<'_> {
         match self {
             Self::Listed(key, hbone) => {
-                Addresses { source: key.source, destination: key.actual, hbone: hbone.as_deref() }
+                let (source, destination) = (key.source.into(), key.actual.into());
+                Addresses { source, destination, hbone: hbone.as_deref() }
             }
             Self::Shared(ends) => {
                 let Ends { source, destination, hbone } = &**ends;

@@ -35,7 +35,7 @@ use stream::Stream;
 pub(crate) const DATA_PAYLOAD: usize = 16_384 - HEADER;
 
 /// An empty output up to this size is kept.
-const SMALL_BUFFER: usize = 4 << 10;
+const SMALL_BUFFER: usize = 512;
 
 /// How many streams that are over are remembered, to tell late frames from frames that were never right.
 const REMEMBERED: usize = 256;

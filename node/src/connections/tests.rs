@@ -1,3 +1,5 @@
+use std::future::Future as _;
+
 use futures::FutureExt as _;
 
 use super::*;
@@ -53,6 +55,23 @@ fn a_policy_cuts_what_it_no_longer_allows_and_nothing_else() {
     assert!(to_7000.disallowed().now_or_never().is_some());
 }
 
+#[test]
+fn who_does_not_wait_any_more_is_not_held() {
+    struct Task;
+    impl std::task::Wake for Task {
+        fn wake(self: Arc<Self>) {}
+    }
+    let connections = ConnectionLists::default().part();
+    let entry = open(&connections, "10.0.0.9:1", "10.0.0.1:7000");
+    let task = Arc::new(Task);
+    let waker = Waker::from(Arc::clone(&task));
+    let mut waiting = Box::pin(entry.disallowed());
+    assert!(waiting.as_mut().poll(&mut std::task::Context::from_waker(&waker)).is_pending());
+    assert_eq!(Arc::strong_count(&task), 3);
+    drop(waiting);
+    assert_eq!(Arc::strong_count(&task), 2);
+}
+
 /// What is judged again: everything after a change of policies, else only what is new since the last time, which may
 /// have been judged by policies in between.
 #[test]
@@ -103,9 +122,9 @@ fn the_dump_names_both_ends() {
     };
     let _inbound = part.inbound(Arc::new(key));
     let _outbound = part.outbound(Arc::new(OutboundKey {
-        source: address("10.0.0.1:2"),
-        original: address("10.96.0.1:80"),
-        actual: address("[fd00::1]:15008"),
+        source: address("10.0.0.1:2").into(),
+        original: address("10.96.0.1:80").into(),
+        actual: address("[fd00::1]:15008").into(),
         protocol: state::Protocol::Hbone,
     }));
     let dump::Connections { inbound, outbound } = lists.dump();

@@ -204,7 +204,7 @@ fn bytes_are_exact_while_a_connection_lives_and_after() {
     let bytes = || (value("istio_tcp_received_bytes_total"), value("istio_tcp_sent_bytes_total"));
     assert_eq!(bytes(), (Some(11), Some(22)));
     assert_eq!(value("istio_tcp_connections_closed_total"), None);
-    assert_eq!(followed.end(), Moved { received: 11, sent: 22 });
+    assert_eq!(shard.end(followed), Moved { received: 11, sent: 22 });
     series.close(Flag::None);
     assert_eq!(bytes(), (Some(11), Some(22)));
     assert_eq!(value("istio_tcp_connections_closed_total"), Some(1));

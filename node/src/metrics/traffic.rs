@@ -18,6 +18,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
 use super::labels::{Flag, Flagged, OnDemandDnsLabels, Party, Reporter, TrafficLabels};
+use crate::slots::Slots;
 
 /// Label sets per thread with a source that only its own word vouches for. A peer may say anything
 /// with each request; beyond this what it says is not counted by.
@@ -94,7 +95,7 @@ type Live = (Arc<Series>, LiveBytes);
 struct ShardView {
     series: Mutex<Vec<(Arc<TrafficLabels>, Arc<Series>)>>,
     /// Connections whose bytes are not in their series yet: the scrape adds them.
-    live: Mutex<HashMap<u64, Live>>,
+    live: Mutex<Slots<Live>>,
     on_demand_dns: Mutex<HashMap<OnDemandDnsLabels, u64>>,
     sockets: [Sockets; 2],
 }
@@ -112,7 +113,6 @@ pub(crate) struct Shard {
     known: RefCell<HashMap<Arc<TrafficLabels>, Arc<Series>>>,
     /// Label sets among the known ones that a peer's own word made.
     strangers: Cell<usize>,
-    next: Cell<u64>,
 }
 
 impl Shard {
@@ -141,12 +141,19 @@ impl Shard {
         series
     }
 
-    /// Counts a connection's bytes, exactly at any moment, for as long as the returned value lives.
+    /// Counts a connection's bytes, exactly at any moment, until [`Self::end`].
     pub(crate) fn follow(&self, series: &Arc<Series>, bytes: LiveBytes) -> Followed {
-        let key = self.next.get();
-        self.next.set(key + 1);
-        self.view.live.lock().insert(key, (Arc::clone(series), bytes));
-        Followed { view: Arc::clone(&self.view), key }
+        Followed(self.view.live.lock().insert((Arc::clone(series), bytes)))
+    }
+
+    /// A connection has ended: its bytes stay counted.
+    pub(crate) fn end(&self, followed: Followed) -> Moved {
+        // Under the lock: a scrape sees the bytes either here or in the series.
+        let mut live = self.view.live.lock();
+        let Some((series, bytes)) = live.remove(followed.0) else { return Moved::default() };
+        let moved = bytes.moved();
+        series.add(moved);
+        moved
     }
 
     /// Counts an accepted socket for as long as the returned value lives.
@@ -173,34 +180,10 @@ impl ShardView {
     }
 }
 
-/// A connection whose bytes are counted while it lives, and stay counted.
+/// A connection whose bytes are counted while it lives: to be given back to [`Shard::end`] of the shard that it came from.
 #[derive(Debug)]
-pub(crate) struct Followed {
-    view: Arc<ShardView>,
-    key: u64,
-}
-
-impl Followed {
-    /// The connection has ended, with so many bytes.
-    pub(crate) fn end(self) -> Moved {
-        self.settle()
-    }
-
-    fn settle(&self) -> Moved {
-        // Under the lock: a scrape sees the bytes either here or in the series.
-        let mut live = self.view.live.lock();
-        let Some((series, bytes)) = live.remove(&self.key) else { return Moved::default() };
-        let moved = bytes.moved();
-        series.add(moved);
-        moved
-    }
-}
-
-impl Drop for Followed {
-    fn drop(&mut self) {
-        self.settle();
-    }
-}
+#[must_use]
+pub(crate) struct Followed(u32);
 
 /// An accepted socket that is counted in `istio_tcp_sockets_open`.
 #[derive(Debug)]
@@ -234,7 +217,7 @@ impl Traffic {
     pub(crate) fn shard(&self) -> Shard {
         let view = Arc::new(ShardView::default());
         self.shards.lock().push(Arc::clone(&view));
-        Shard { view, known: RefCell::default(), strangers: Cell::new(0), next: Cell::new(0) }
+        Shard { view, known: RefCell::default(), strangers: Cell::new(0) }
     }
 
     /// Sums by label set, in the order in which the label sets first appeared.
@@ -244,7 +227,7 @@ impl Traffic {
         for shard in self.shards.lock().iter() {
             let live = shard.live.lock();
             let mut moving: HashMap<*const Series, Moved> = HashMap::new();
-            for (series, bytes) in live.values() {
+            for (series, bytes) in live.iter() {
                 let moved = bytes.moved();
                 let sum = moving.entry(Arc::as_ptr(series)).or_default();
                 sum.received += moved.received;
