@@ -17,6 +17,7 @@ mod moment;
 mod portable;
 mod reader;
 mod receive;
+mod relief;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -200,7 +201,7 @@ pub(crate) struct Core {
     /// The largest window that the peer may take a stream to begin with.
     enforced: u32,
     /// The process is short of memory, and this tunnel holds more than its share.
-    pressed: Option<window::Pressed>,
+    pressed: Option<Box<relief::Pressed>>,
     /// Budgets exceeded and not yet counted.
     exceeded: Vec<(Limit, u64)>,
     drain: Drain,

@@ -233,7 +233,7 @@ impl Link {
         let is_out = self.memory.as_ref().is_some_and(|memory| memory.is_out());
         if is_out && state.core.is_pressed() && state.ended.is_none() {
             let mut actions = Vec::new();
-            state.core.relieve(&mut actions);
+            state.core.relieve(now(), &mut actions);
             if !actions.is_empty() {
                 state.perform(actions);
                 self.note_memory(state);

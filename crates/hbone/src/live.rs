@@ -31,7 +31,7 @@ use zeroize::Zeroizing;
 use crate::{ClientConnection, ConnectionEnd, OpenError, ResponseHead, ServerConnection, Tunnel, client};
 
 /// Version of the format.
-pub const VERSION: u16 = 4;
+pub const VERSION: u16 = 5;
 
 /// What every exported tunnel begins with.
 pub(crate) const MAGIC: &[u8; 4] = b"CVLT";

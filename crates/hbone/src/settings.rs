@@ -115,8 +115,8 @@ pub struct Budgets {
     pub header_block: u32,
     /// Octets that the streams of one tunnel may hold, or have been promised, together.
     pub tunnel_memory: u64,
-    /// How long streams that nobody reads are kept while the process is short of memory and their tunnel holds more than
-    /// its share.
+    /// How long octets may wait for their reader while the process is short of memory and their tunnel holds more than its
+    /// share for as long.
     pub slow_readers: Duration,
     /// How long our SETTINGS, smaller windows among them, may stay without acknowledgement.
     pub settings_timeout: Duration,

@@ -79,7 +79,7 @@ impl Core {
             Drain::Probing { until } => Some(until),
             _ => None,
         };
-        let others = [probe, self.acknowledgement_due(), self.pressed.map(|pressed| pressed.look)];
+        let others = [probe, self.acknowledgement_due(), self.look_due()];
         Some(others.into_iter().flatten().fold(liveness, Instant::min))
     }
 

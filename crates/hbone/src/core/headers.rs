@@ -166,7 +166,7 @@ impl Core {
         self.highest_seen = stream;
         let over = if self.open_streams >= self.settings.server_streams {
             Some(Limit::Streams)
-        } else if self.pressed.is_some() {
+        } else if self.is_pressed() {
             Some(Limit::ProcessMemory)
         } else if self.is_full() {
             Some(Limit::TunnelMemory)

@@ -16,8 +16,8 @@ portable!(struct Buckets { resets, settings, pings, stale_frames, idle_frames, s
 portable!(struct AnswerHead { status, headers, content_length });
 portable!(struct RequestHead { method, authority, headers, content_length });
 portable!(struct Stream {
-    recv_open, send_open, answered, granted, recv_window, window, pace, unconsumed, request, content_left, empty_data,
-    small_data, small_windows, left_the_count,
+    recv_open, send_open, answered, granted, recv_window, window, pace, unconsumed, wait, request, content_left,
+    empty_data, small_data, small_windows, left_the_count,
 });
 
 /// The rule a peer broke is told once; elsewhere it is only known that there was one.
@@ -250,7 +250,7 @@ impl Core {
             must(stream.left_the_count != stream.is_open(), "open streams")?;
             must(stream.unconsumed <= u64::from(MAX_31), "octets not consumed")?;
             must(stream.request <= self.settings.server_header_list, "request")?;
-            must(stream.pace.is_sound(), "pace")?;
+            must(stream.pace.is_sound() && stream.wait.is_sound(), "pace")?;
         }
         if let Some(open) = &self.open_block {
             let longest = usize::try_from(self.settings.budgets.header_block).unwrap_or(usize::MAX);

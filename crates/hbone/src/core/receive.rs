@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::frame::{self, DEFAULT_MAX_FRAME, Head, MAX_31, flag, kind, setting};
 use super::reader::{MAX_SETTINGS, Malformed, Piece};
+use super::relief::Wait;
 use super::{Action, Core, DRAIN, Drain, Over, RTT, Role, StreamFault, hpack};
 use crate::{ErrorCode, Limit};
 
@@ -136,6 +137,9 @@ impl Core {
             *left = less;
         }
         state.recv_window -= i64::from(octets + padding);
+        if state.unconsumed == 0 {
+            state.wait = Wait::new(self.last_heard);
+        }
         state.unconsumed += u64::from(octets + padding);
         self.buffered += u64::from(octets + padding);
         if padding > 0 {

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::budget::Bucket;
+use super::relief::Wait;
 use super::window::Pace;
 use crate::Budgets;
 
@@ -25,6 +26,8 @@ pub(crate) struct Stream {
     pub(crate) pace: Pace,
     /// Handed to the owner and not yet consumed.
     pub(crate) unconsumed: u64,
+    /// How long the first of that, or the request, has waited.
+    pub(crate) wait: Wait,
     /// Octets of a request that waits for its answer.
     pub(crate) request: u32,
     /// `content-length` of the peer's message, less what has come. Hardly any peer says one.
@@ -50,6 +53,7 @@ impl Stream {
             window,
             pace: Pace::new(now),
             unconsumed: 0,
+            wait: Wait::new(now),
             request: 0,
             content_left: None,
             empty_data: Bucket::new(budgets.empty_data, now),
@@ -57,6 +61,11 @@ impl Stream {
             small_windows: Bucket::new(budgets.small_windows, now),
             left_the_count: false,
         }
+    }
+
+    /// Octets kept here for an owner who has not taken them.
+    pub(crate) fn unread(&self) -> u64 {
+        self.unconsumed + u64::from(self.request)
     }
 
     /// Memory that is promised to the peer or in use.
@@ -77,6 +86,6 @@ mod tests {
 
     #[test]
     fn an_idle_stream_is_small() {
-        assert!(size_of::<Stream>() <= 104, "{} octets", size_of::<Stream>());
+        assert!(size_of::<Stream>() <= 120, "{} octets", size_of::<Stream>());
     }
 }

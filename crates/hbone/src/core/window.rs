@@ -10,9 +10,8 @@ use std::time::{Duration, Instant};
 
 use super::frame::{self, DEFAULT_WINDOW, setting};
 use super::moment::Moment;
-use super::{Action, Core, RTT, StreamFault};
+use super::{Core, RTT};
 use crate::live::codec::portable;
-use crate::{ErrorCode, Limit};
 
 /// Round trips are never taken for shorter: an application or a peer may have to wait for its processor that long.
 const SHORTEST_ROUND: Duration = Duration::from_millis(4);
@@ -35,20 +34,6 @@ pub(crate) struct Path {
     asked: Option<Instant>,
     measured: Option<Instant>,
     octets: u64,
-}
-
-/// While memory is short, a tunnel that holds more than its share looks that often whether it still does.
-const LOOK: Duration = Duration::from_secs(1);
-
-/// What it means for a tunnel that memory is short.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Pressed {
-    /// Octets it should give up.
-    excess: u64,
-    /// Since when, or since it last gave up something.
-    since: Instant,
-    /// When it looks again.
-    pub(super) look: Instant,
 }
 
 /// How fast one stream is consumed.
@@ -109,6 +94,7 @@ impl Core {
             .min(u32::try_from(state.unconsumed).unwrap_or(u32::MAX));
         state.unconsumed -= u64::from(octets);
         self.buffered -= u64::from(octets);
+        state.wait.note_taken(octets, state.unconsumed, now);
         if state.recv_open {
             self.measure(octets, now);
             self.fit_window(stream, octets, now);
@@ -125,7 +111,7 @@ impl Core {
         let half = self.settings.connection_window / 2;
         let due = self.uncredited >= half;
         // While memory is short, what has not been read stays within the window too.
-        let is_stalled = || self.pressed.is_some() && self.buffered > u64::from(half);
+        let is_stalled = || self.is_pressed() && self.buffered > u64::from(half);
         if due && !self.ended && !self.is_full() && !is_stalled() {
             let increment = std::mem::take(&mut self.uncredited);
             self.recv_window += i64::from(increment);
@@ -165,7 +151,7 @@ impl Core {
         }
         let wanted = wanted.min(self.settings.stream_window);
         if wanted > window
-            && self.pressed.is_none()
+            && !self.is_pressed()
             && self.has_memory(wanted - window)
             && let Some(state) = self.streams.get_mut(&stream)
         {
@@ -221,7 +207,7 @@ impl Core {
     /// what the tunnel's memory has room for, so that all of them together fit.
     fn fitting_window(&self) -> u32 {
         let (whole, floor) = (self.settings.stream_window, self.settings.window_floor());
-        if self.pressed.is_some() {
+        if self.is_pressed() {
             return floor;
         }
         let room = self.settings.budgets.tunnel_memory / (3 * u64::from(whole)).max(1);
@@ -270,78 +256,6 @@ impl Core {
         Some(*since + self.settings.budgets.settings_timeout)
     }
 
-    /// The process is short of memory and this tunnel should hold that much less, since now or still; or no longer.
-    /// Windows shrink to their floor, and new streams are refused. `true` if that is new.
-    pub(crate) fn press(&mut self, excess: Option<(u64, Instant)>) -> bool {
-        let before = self.pressed;
-        self.pressed = excess.map(|(excess, now)| match before {
-            Some(pressed) => Pressed { excess, ..pressed },
-            None => Pressed { excess, since: now, look: now + LOOK },
-        });
-        match (before, excess) {
-            (None, Some((_, now))) if self.peer.known => {
-                self.lower_announcement(now);
-                let floor = self.settings.window_floor();
-                self.streams.values_mut().for_each(|state| state.window = state.window.min(floor));
-            }
-            (Some(_), None) => self.credit_connection(0),
-            _ => {}
-        }
-        before.is_some() != excess.is_some()
-    }
-
-    /// Time has passed: streams that nobody has read for long enough are given up.
-    pub(super) fn look_at_memory(&mut self, now: Instant, actions: &mut Vec<Action<'_>>) {
-        let Some(pressed) = self.pressed.as_mut().filter(|pressed| pressed.look <= now) else { return };
-        pressed.look = now + LOOK;
-        if pressed.since + self.settings.budgets.slow_readers <= now {
-            pressed.since = now;
-            self.relieve(actions);
-        }
-    }
-
-    /// Gives up what this tunnel should not hold: streams that nobody reads, those with most first. A header block that is
-    /// too large and does not end takes the connection with it: no other frame can come before it ends.
-    pub(crate) fn relieve(&mut self, actions: &mut Vec<Action<'_>>) {
-        let Some(Pressed { mut excess, .. }) = self.pressed else { return };
-        let mut unread: Vec<(u64, u32)> = self
-            .streams
-            .iter()
-            .map(|(id, state)| (state.unconsumed + u64::from(state.request), *id))
-            .filter(|(held, _)| *held > 0)
-            .collect();
-        unread.sort_unstable_by(|a, b| b.cmp(a));
-        for (held, stream) in unread {
-            if excess == 0 {
-                break;
-            }
-            excess = excess.saturating_sub(held);
-            self.note_excess(Limit::SlowReaders);
-            self.reset(stream, ErrorCode::ENHANCE_YOUR_CALM);
-            actions.push(Action::Broken { stream, why: StreamFault::Unread });
-        }
-        if excess > 0 && self.incomplete() > u64::from(self.settings.server_header_list) {
-            self.note_excess(Limit::ProcessMemory);
-            self.fail(
-                ErrorCode::ENHANCE_YOUR_CALM,
-                "header block does not end, and memory is short",
-                actions,
-            );
-        } else {
-            self.finish_if_idle(actions);
-        }
-    }
-
-    /// The process is short of memory, and this tunnel holds more than its share.
-    pub(crate) fn is_pressed(&self) -> bool {
-        self.pressed.is_some()
-    }
-
-    /// The process had to do without a stream.
-    pub(crate) fn note_pressed(&mut self) {
-        self.note_excess(Limit::ProcessMemory);
-    }
-
     /// Octets held for this tunnel: what owners have not consumed, requests they have not answered, frames and header
     /// blocks that are not complete, and frames that nobody has sent yet.
     pub(crate) fn held(&self) -> u64 {
@@ -350,7 +264,7 @@ impl Core {
     }
 
     /// Octets of frames and header blocks that are not complete.
-    fn incomplete(&self) -> u64 {
+    pub(super) fn incomplete(&self) -> u64 {
         let block = self.open_block.as_ref().map_or(0, |open| open.block.len());
         u64::try_from(self.reader.collected() + block).unwrap_or(u64::MAX)
     }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::*;
-use crate::core::{Capacity, DATA_PAYLOAD};
+use crate::core::{Capacity, DATA_PAYLOAD, StreamFault};
 use crate::{Budgets, Limit};
 
 /// A pipe with a rate and a delay: what goes in comes out in order, each octet when its time has come.
@@ -276,6 +276,63 @@ fn streams_that_nobody_reads_are_kept_while_there_is_memory() {
     script.core.press(None);
     let did = script.wait(Duration::from_secs(9));
     assert!(did.actions.is_empty() && !did.frames.iter().any(|frame| frame.starts_with("RST")), "{did:?}");
+    // Short again, and for as long as before: what was before the pause no longer counts.
+    script.wait(Duration::from_secs(1));
+    script.core.press(Some((5_000_000, script.now)));
+    script.send(&raw(kind::PING, flag::ACK, 0, b"culvert?"));
+    assert_eq!(broken(script.wait(Duration::from_secs(9))), "");
+    assert_eq!(broken(script.wait(Duration::from_secs(1))), "broken 3 Unread broken 1 Unread");
+}
+
+fn broken(did: Did) -> String {
+    did.actions.into_iter().filter(|action| action.starts_with("broken")).collect::<Vec<_>>().join(" ")
+}
+
+/// Whose applications take all they get, however much that is, is nobody who does not read; and one octet in a while is
+/// not reading.
+#[test]
+fn streams_are_given_up_for_what_has_waited_and_not_for_what_has_just_come() {
+    let mut script = Script::ready();
+    [1, 3, 5].into_iter().for_each(|stream| script.tunnel(stream));
+    let come = |script: &mut Script, stream, octets| {
+        (0..octets / 16_000).for_each(|_| drop(script.send(&data(stream, &[0; 16_000], false))));
+        script.frames();
+    };
+    come(&mut script, 1, 3_200_000);
+    come(&mut script, 3, 1_600_000);
+    come(&mut script, 5, 320_000);
+    script.core.press(Some((3_000_000, script.now)));
+    script.send(&raw(kind::SETTINGS, flag::ACK, 0, &[]));
+    for second in 1..=10 {
+        script.core.consumed(1, 3_200_000, script.now);
+        come(&mut script, 1, 32_000);
+        script.core.consumed(3, 1, script.now);
+        // Memory is not short for a moment.
+        script.core.press(None);
+        script.core.press(Some((3_000_000, script.now)));
+        let did = broken(script.wait(Duration::from_secs(1)));
+        assert_eq!(did, if second < 10 { "" } else { "broken 3 Unread broken 5 Unread" });
+    }
+    assert_eq!(script.core.held(), 32_000, "and enough is free or not, the stream that is read goes on");
+}
+
+/// At once, those go first that have left most for longest.
+#[test]
+fn without_time_to_wait_streams_go_by_what_they_hold_and_for_how_long() {
+    let mut script = Script::ready();
+    for (stream, octets) in [(1, 100), (3, 160_000)] {
+        script.tunnel(stream);
+        (0..octets / 16_000).for_each(|_| drop(script.send(&data(stream, &[0; 16_000], false))));
+        script.send(&data(stream, b"x", false));
+    }
+    script.wait(Duration::from_secs(8));
+    script.tunnel(5);
+    (0..100).for_each(|_| drop(script.send(&data(5, &[0; 16_000], false))));
+    script.now += Duration::from_millis(100);
+    script.core.press(Some((160_000, script.now)));
+    let mut actions = Vec::new();
+    script.core.relieve(script.now, &mut actions);
+    assert_eq!(actions, [Action::Broken { stream: 3, why: StreamFault::Unread }]);
 }
 
 /// What was promised before memory was short is all that a peer gets while nobody reads.
