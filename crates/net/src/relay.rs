@@ -7,6 +7,7 @@ mod pump;
 
 use std::future::Future;
 use std::io;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -14,8 +15,9 @@ use futures::future::Either;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
-use crate::socket::rst_on_close;
+use crate::socket::{delivered, rst_on_close};
 pub use pump::Way;
 use pump::{End, pump};
 
@@ -61,15 +63,17 @@ pub async fn relay(a: TcpStream, b: TcpStream, counts: &ByteCounts) -> Result<()
 /// The same in a given way: for those who compare them.
 pub async fn relay_by(way: Way, a: TcpStream, b: TcpStream, counts: &ByteCounts) -> Result<(), RelayError> {
     let mut joined = Joined { a, b, in_order: false };
+    let cut_at = OnceLock::new();
     let result = {
         let (mut read_a, write_a) = joined.a.split();
         let (mut read_b, write_b) = joined.b.split();
         let (forth_ended, back_ended) = (Notify::new(), Notify::new());
         let (a_is_cut, b_is_cut) = (AtomicBool::new(false), AtomicBool::new(false));
+        let cut_at = &cut_at;
         let forth = async {
             let ended = async {
                 let pumped = pump(&mut read_a, write_b, &a_is_cut, &counts.a_to_b, way).await;
-                unless_cut(pumped, &b_is_cut, &a_is_cut, back_ended.notified()).await?;
+                unless_cut(pumped, cut_at, &b_is_cut, &a_is_cut, back_ended.notified()).await?;
                 forth_ended.notify_one();
                 reset_unless(back_ended.notified(), read_a.as_ref()).await
             };
@@ -81,7 +85,7 @@ pub async fn relay_by(way: Way, a: TcpStream, b: TcpStream, counts: &ByteCounts)
         let back = async {
             let ended = async {
                 let pumped = pump(&mut read_b, write_a, &b_is_cut, &counts.b_to_a, way).await;
-                unless_cut(pumped, &a_is_cut, &b_is_cut, forth_ended.notified()).await?;
+                unless_cut(pumped, cut_at, &a_is_cut, &b_is_cut, forth_ended.notified()).await?;
                 back_ended.notify_one();
                 reset_unless(forth_ended.notified(), read_b.as_ref()).await
             };
@@ -93,6 +97,14 @@ pub async fn relay_by(way: Way, a: TcpStream, b: TcpStream, counts: &ByteCounts)
         futures::future::try_join(forth, back).await.map(|_| ())
     };
     joined.in_order = result.is_ok();
+    let other = match &result {
+        Ok(()) => return result,
+        Err(RelayError::A(_)) => &joined.b,
+        Err(RelayError::B(_)) => &joined.a,
+    };
+    // The reset that follows takes along what its socket has not sent. In a box: idle connections have no room for it.
+    let until = *cut_at.get_or_init(Instant::now) + LAST_WORDS;
+    let _ = Box::pin(tokio::time::timeout_at(until, delivered(other))).await;
     result
 }
 
@@ -118,6 +130,7 @@ impl Drop for Joined {
 /// upload, say. The direction that reads it brings that across first, unless the other side is gone as well.
 async fn unless_cut(
     pumped: Result<(), End>,
+    cut_at: &OnceLock<Instant>,
     writer_is_cut: &AtomicBool,
     reader_is_cut: &AtomicBool,
     the_writer_is_read: impl Future<Output = ()>,
@@ -125,7 +138,8 @@ async fn unless_cut(
     if matches!(pumped, Err(End::Writer(_))) {
         writer_is_cut.store(true, Ordering::Relaxed);
         if !reader_is_cut.load(Ordering::Relaxed) {
-            let _ = tokio::time::timeout(LAST_WORDS, the_writer_is_read).await;
+            let until = *cut_at.get_or_init(Instant::now) + LAST_WORDS;
+            let _ = tokio::time::timeout_at(until, the_writer_is_read).await;
         }
     }
     pumped

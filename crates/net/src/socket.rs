@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 
+mod delivery;
 mod dial;
 mod dialer;
 mod listen;
@@ -16,6 +17,7 @@ mod original;
 #[cfg(test)]
 mod tests;
 
+pub use delivery::delivered;
 pub use dial::{DialOptions, Dialed, SourceFallback, dial};
 pub use dialer::Dialer;
 pub use listen::{ListenError, ListenOptions, Listener, Transparent, UdpOptions, bind_udp, listen};

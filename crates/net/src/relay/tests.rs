@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use std::sync::atomic::Ordering;
 
@@ -166,6 +166,39 @@ async fn what_was_said_before_a_reset_arrives_before_it() {
     }
 }
 
+/// What the relay's socket has taken for a client is not with the client yet, if that is far away or slow.
+#[tokio::test]
+async fn what_was_said_before_a_reset_is_not_lost_on_its_way() {
+    let answer = pattern(100_000);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = TcpSocket::new_v4().unwrap();
+    client.set_recv_buffer_size(4096).unwrap();
+    let client = client.connect(listener.local_addr().unwrap());
+    let (client, accepted) = tokio::join!(client, listener.accept());
+    let (mut client, a) = (client.unwrap(), accepted.unwrap().0);
+    let (b, mut server) = connection().await;
+    let counts = ByteCounts::default();
+    let test = async {
+        fill(&client).await;
+        server.write_all(&answer).await.unwrap();
+        drop(server);
+        while counts.b_to_a.load(Ordering::Relaxed) < 100_000 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        // The relay has nothing left to do for its own part.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        let mut seen = vec![0; answer.len()];
+        client.read_exact(&mut seen).await.unwrap();
+        assert!(seen == answer);
+        assert_eq!(client.read(&mut [0; 1]).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    };
+    let both = async { tokio::join!(relay(a, b, &counts), test) };
+    let (verdict, ()) = tokio::time::timeout(Duration::from_secs(20), both).await.unwrap();
+    assert!(matches!(verdict, Err(RelayError::B(_))), "{verdict:?}");
+}
+
 /// Both have gone while each had more to get: neither direction waits for the other.
 #[tokio::test]
 async fn two_sides_that_are_gone_end_the_relay() {
@@ -186,7 +219,7 @@ async fn last_words_have_their_time() {
         fill(&client).await;
         fill(&server).await;
         drop(server);
-        let begin = tokio::time::Instant::now();
+        let begin = Instant::now();
         let error = client.ready(Interest::ERROR).await.unwrap();
         assert!(error.is_error() && begin.elapsed() >= LAST_WORDS);
     })
