@@ -406,27 +406,22 @@ impl Enrollment {
                     "answers of applications find back by connection tracking, which costs more"
                 );
             }
-            Some(obstacle @ Obstacle::Open(_)) => {
-                tracing::info!(uid = record.uid, pod = %record.pod, reason = %obstacle, "connection tracking goes on");
-            }
-            Some(obstacle @ Obstacle::Partly(_)) => {
-                tracing::info!(
-                    uid = record.uid, pod = %record.pod, reason = %obstacle,
-                    "some calls have segments of the pod's link, which costs more"
-                );
-            }
-            Some(
-                obstacle @ (Obstacle::Direct
-                | Obstacle::Untold(_)
-                | Obstacle::Conflict(_)
-                | Obstacle::Routes(_)),
-            ) => {
-                tracing::info!(
-                    uid = record.uid, pod = %record.pod, reason = %obstacle,
-                    "calls have segments of the pod's link, which costs more"
-                );
-            }
             Some(Obstacle::Setting(_)) | None => {}
+            Some(obstacle) => {
+                let cost = cost(&obstacle);
+                tracing::info!(uid = record.uid, pod = %record.pod, reason = %obstacle, "{cost}");
+            }
+        }
+    }
+}
+
+/// What a pod does without because of it.
+fn cost(obstacle: &Obstacle) -> &'static str {
+    match obstacle {
+        Obstacle::Setting(_) | Obstacle::Open(_) | Obstacle::Uncounted(_) => "connection tracking goes on",
+        Obstacle::Partly(_) => "some calls have segments of the pod's link, which costs more",
+        Obstacle::Direct | Obstacle::Untold(_) | Obstacle::Conflict(_) | Obstacle::Routes(_) => {
+            "calls have segments of the pod's link, which costs more"
         }
     }
 }

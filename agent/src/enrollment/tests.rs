@@ -449,3 +449,20 @@ fn nonsense_on_the_agents_socket_is_answered_and_disturbs_nobody() {
         assert_eq!(agent.states(), []);
     });
 }
+
+#[test]
+fn what_an_obstacle_costs_is_told_of_the_way_back_or_of_calls() {
+    use net::NetlinkError;
+    let unknown = || NetlinkError::Answer("cut".into());
+    for (obstacle, tracks) in [
+        (capture::Obstacle::Open(3), true),
+        (capture::Obstacle::Uncounted(unknown()), true),
+        (capture::Obstacle::Untold(unknown()), false),
+        (capture::Obstacle::Direct, false),
+        (capture::Obstacle::Partly(1), false),
+    ] {
+        let cost = super::cost(&obstacle);
+        assert_eq!(cost == "connection tracking goes on", tracks, "{obstacle}: {cost}");
+        assert_eq!(cost.contains("calls have segments"), !tracks, "{obstacle}: {cost}");
+    }
+}

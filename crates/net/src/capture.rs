@@ -101,10 +101,13 @@ pub enum Obstacle {
     /// Connections are open whose answers need the rules that stand.
     #[error("{0} connections are open that were made under the rules that stand")]
     Open(usize),
+    /// How many of those are open cannot be told.
+    #[error("open connections that need the rules that stand cannot be counted: {0}")]
+    Uncounted(#[source] NetlinkError),
     /// Connections are open that may be an application's own and are not redirected.
     #[error("connections are open that may be an application's and go past the proxy")]
     Direct,
-    /// Whether such connections are open cannot be told.
+    /// Whether connections are open that go past the proxy cannot be told.
     #[error("open connections cannot be told: {0}")]
     Untold(#[source] NetlinkError),
     /// The namespace's routing leaves no room for routes of calls.
@@ -169,7 +172,7 @@ fn choose(
     match returning_by_connection(namespace, standing) {
         Ok(0) => {}
         Ok(open) => return Ok((WayBack::ByConnection, Some(Obstacle::Open(open)))),
-        Err(error) => return Ok((WayBack::ByConnection, Some(Obstacle::Untold(error)))),
+        Err(error) => return Ok((WayBack::ByConnection, Some(Obstacle::Uncounted(error)))),
     }
     Ok(match settings::turn_on(namespace, capture, &before(standing))? {
         Ok(before) => (WayBack::BySocket(before), None),
