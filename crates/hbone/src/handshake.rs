@@ -6,10 +6,14 @@ use std::time::Duration;
 
 use crate::Settings;
 use crate::record::{Library, RECORD, Secured, record_length};
+use crate::scratch::Scratch;
 use crate::socket::Socket;
 
 /// What a peer may send before its handshake is complete.
 const LIMIT: usize = 128 << 10;
+
+/// What is read at a time.
+const CHUNK: usize = 8192;
 
 /// How long a peer that was told an alert may take to close.
 const LINGER: Duration = Duration::from_millis(500);
@@ -44,7 +48,6 @@ async fn run(socket: &Socket, mut tls: Library, records_per_key: u64) -> Result<
     let (mut wire, mut plain, mut out) = (Vec::new(), Vec::new(), Vec::new());
     // Received, and not yet shown to rustls.
     let mut waiting = Vec::new();
-    let mut chunk = vec![0; 8192];
     loop {
         let closed = tls.open(&mut wire, &mut plain, &mut out);
         write_all(socket, &out).await.map_err(HandshakeError::Io)?;
@@ -60,14 +63,9 @@ async fn run(socket: &Socket, mut tls: Library, records_per_key: u64) -> Result<
             return Err(HandshakeError::Tls(rustls::Error::General("handshake too large".into())));
         }
         while !next_record(&mut waiting, &mut wire) {
-            match read(socket, &mut chunk).await.map_err(HandshakeError::Io)? {
-                0 => {
-                    return Err(HandshakeError::Io(io::Error::new(
-                        io::ErrorKind::UnexpectedEof,
-                        "tls handshake eof",
-                    )));
-                }
-                n => waiting.extend_from_slice(chunk.get(..n).unwrap_or_default()),
+            if read_more(socket, &mut waiting).await.map_err(HandshakeError::Io)? == 0 {
+                let error = io::Error::new(io::ErrorKind::UnexpectedEof, "tls handshake eof");
+                return Err(HandshakeError::Io(error));
             }
         }
     }
@@ -92,7 +90,7 @@ fn next_record(waiting: &mut Vec<u8>, wire: &mut Vec<u8>) -> bool {
 /// An alert is lost if the kernel answers unread bytes with a reset: read until the peer closes, within limits.
 async fn linger(socket: &Socket) {
     socket.shutdown_write();
-    let mut chunk = vec![0; 8192];
+    let mut chunk = vec![0; CHUNK];
     let drain = async {
         for _ in 0..16 {
             if !matches!(read(socket, &mut chunk).await, Ok(n) if n > 0) {
@@ -101,6 +99,23 @@ async fn linger(socket: &Socket) {
         }
     };
     let _ = tokio::time::timeout(LINGER, drain).await;
+}
+
+/// Through the thread's buffer: who waits for a peer has none of its own.
+async fn read_more(socket: &Socket, to: &mut Vec<u8>) -> io::Result<usize> {
+    loop {
+        poll_fn(|cx| socket.poll_readable(cx)).await?;
+        let read = Scratch::lend(|scratch| {
+            let chunk = scratch.wire.get_mut(..CHUNK).unwrap_or_default();
+            let n = socket.read(chunk)?;
+            to.extend_from_slice(chunk.get(..n).unwrap_or_default());
+            Ok(n)
+        });
+        match read {
+            Err(error) if io::Error::kind(&error) == io::ErrorKind::WouldBlock => {}
+            other => return other,
+        }
+    }
 }
 
 async fn read(socket: &Socket, buffer: &mut [u8]) -> io::Result<usize> {
