@@ -1,8 +1,10 @@
 //! Routes of applications' calls: segments of loopback for what ends at the proxy, the link's own for what crosses it.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test")]
+#![allow(unsafe_code, reason = "one request of the kernel that has no other name here")]
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd as _;
 use std::time::{Duration, Instant};
 
 use culvert_net as net;
@@ -527,5 +529,39 @@ fn a_route_that_is_refused_costs_its_own_calls_only() {
             is_of_loopback(&pod, target);
         }
         assert!(capture::stands(&pod.namespace, &Capture::default()).unwrap());
+    });
+}
+
+/// Gives a link of the calling thread's namespace another name.
+fn rename(name: &str, new: &str) {
+    let octets = |name: &str| {
+        let mut all = [0; libc::IFNAMSIZ];
+        all.iter_mut().zip(name.bytes()).for_each(|(to, from)| *to = from.cast_signed());
+        all
+    };
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None).unwrap();
+    let mut request = libc::ifreq {
+        ifr_name: octets(name),
+        ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_newname: octets(new) },
+    };
+    // SAFETY: SIOCSIFNAME reads one ifreq, which outlives the call.
+    let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFNAME, &raw mut request) };
+    assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+}
+
+/// No list of links is asked for on the way out: a pod can keep one from being read, or from having what is looked for. Here
+/// loopback has another name.
+#[test]
+fn links_that_cannot_be_found_keep_nobody_from_being_withdrawn() {
+    sandboxed(|mut sandbox| {
+        let (pod, _) = pair(&mut sandbox);
+        let capture = Capture::default();
+        capturing(&pod, &capture);
+        assert_ne!(usage(&pod), NOTHING);
+        pod.run(|| rename("lo", "lost"));
+        assert!(Links::open(&pod.namespace).unwrap().list().unwrap().contains(&("lost".to_owned(), 1)));
+        capture::remove(&pod.namespace).unwrap();
+        assert!(nftables::table_names(&pod.namespace).unwrap().is_empty());
+        assert_eq!(usage(&pod), NOTHING);
     });
 }
