@@ -161,3 +161,38 @@ fn a_connection_waits_for_a_policy_that_is_on_its_way() {
         });
     });
 }
+
+/// Who was let through because a policy did not come in time is no precedent: once it has been known, it is waited for again.
+#[test]
+fn a_policy_that_came_and_went_is_waited_for_again() {
+    sandboxed(|mut sandbox| {
+        run(async {
+            let ca = Arc::new(FakeCa::new());
+            let world = WORLD.replace(
+                "services: {\"ns/server.ns.svc.cluster.local\": {80: 8080}}",
+                "services: {}, authorizationPolicies: [ns/selected]",
+            );
+            // Each thread knows by itself what it has given up.
+            let b = Node::start_with("b", &world, &ca, &[("ZTUNNEL_WORKER_THREADS", "1")]).await;
+            let server = sandbox.host("server", &["10.1.0.2"]);
+            let outside = sandbox.host("outside", &["10.1.0.3"]);
+            b.enrol(&server).await;
+            let _application = server.run(|| Application::doubling(address("10.1.0.2:8080"))).unwrap();
+            let is_let_through = || async {
+                let answer = inside(&outside, || exchange(address("10.1.0.2:8080"), b"x")).await;
+                answer.is_ok_and(|answer| answer == b"xx")
+            };
+            assert!(is_let_through().await, "after a second");
+            (b.change)(&format!("{world}{SELECTED}"));
+            while is_let_through().await {}
+            (b.change)(&world);
+            let waited = loop {
+                let begin = tokio::time::Instant::now();
+                if is_let_through().await {
+                    break begin.elapsed();
+                }
+            };
+            assert!(waited >= Duration::from_secs(1), "{waited:?}");
+        });
+    });
+}
