@@ -25,9 +25,45 @@ const BULK_MIB: f64 = 16.0;
 const AFTER_BURST: f64 = 1.2;
 /// How long opening a step of idle connections may take.
 const OPEN_LIMIT: Duration = Duration::from_secs(60);
-/// Between the start or the last echo and the look at the memory, and before a burst: whoever gives back what it does not
+/// Between the start or the last echo and the looks at the memory, and before a burst: whoever gives back what it does not
 /// need gets the time for it, in every row.
 const REST: Duration = Duration::from_secs(12);
+/// Memory comes and goes with what a process does now and then, so it is looked at this often, and the mean is told.
+const LOOKS: u8 = 10;
+/// Between two looks.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What each of these systems has in memory on average over some seconds; of a pair, by the larger one at each look.
+async fn settled(systems: &Systems, peers: &[Peer]) -> BTreeMap<Peer, anyhow::Result<Memory>> {
+    let mut sums: BTreeMap<Peer, anyhow::Result<Memory>> = BTreeMap::new();
+    for look in 0..LOOKS {
+        if look > 0 {
+            tokio::time::sleep(LOOK).await;
+        }
+        for peer in peers {
+            let sum = sums.entry(*peer).or_insert_with(|| Ok(Memory::default()));
+            match (&mut *sum, largest(systems, *peer)) {
+                (Ok(sum), Ok(now)) => {
+                    sum.resident += now.resident;
+                    sum.anonymous += now.anonymous;
+                    sum.peak = sum.peak.max(now.peak);
+                }
+                (Ok(_), Err(error)) => *sum = Err(error),
+                (Err(_), _) => {}
+            }
+        }
+    }
+    for sum in sums.values_mut().flatten() {
+        sum.resident /= u64::from(LOOKS);
+        sum.anonymous /= u64::from(LOOKS);
+    }
+    sums
+}
+
+/// The same of one system.
+async fn settled_one(systems: &Systems, peer: Peer) -> anyhow::Result<Memory> {
+    settled(systems, &[peer]).await.remove(&peer).context("no system was looked at")?
+}
 
 /// The larger one of a system's processes.
 fn largest(systems: &Systems, peer: Peer) -> anyhow::Result<Memory> {
@@ -84,7 +120,7 @@ pub(crate) async fn idle(systems: &Systems, peers: &[Peer], steps: &[usize], rep
 /// The figures in the order of the rows; nothing where a step does not fit.
 async fn idle_of(systems: &Systems, peer: Peer, steps: &[usize]) -> anyhow::Result<Vec<Option<f64>>> {
     tokio::time::sleep(REST).await;
-    let start = largest(systems, peer)?;
+    let start = settled_one(systems, peer).await?;
     let mut values = vec![Some(mib(start.resident)), Some(mib(start.anonymous))];
     let (pod, to) = systems.world.way(peer, false);
     // What fits is opened even where a step does not: it still tells the price of one connection.
@@ -103,7 +139,7 @@ async fn idle_of(systems: &Systems, peer: Peer, steps: &[usize]) -> anyhow::Resu
             .with_context(|| format!("{step} connections were not open after {OPEN_LIMIT:?}"))??;
         anyhow::ensure!(line.is_some(), "{step} connections could not be opened");
         tokio::time::sleep(REST).await;
-        let resident = largest(systems, peer)?.resident;
+        let resident = settled_one(systems, peer).await?.resident;
         values.push((step == wanted).then(|| mib(resident)));
         seen.push((*step, resident));
         input.write_all(b"\n").await?;
@@ -134,12 +170,14 @@ pub(crate) async fn burst(systems: &mut Systems, peers: &[Peer], rest: Duration,
     }
     say(&format!("  resting {} s", rest.as_secs()));
     tokio::time::sleep(rest).await;
-    for (peer, start) in before {
-        match largest(systems, peer) {
-            Ok(now) => {
+    let looked_at: Vec<Peer> = before.keys().copied().collect();
+    for (peer, now) in settled(systems, &looked_at).await {
+        match (now, before.get(&peer)) {
+            (Ok(now), Some(start)) => {
                 after.values.insert(peer, mib(now.resident) / start);
             }
-            Err(error) => report.failures.push(format!("after the burst, {}: {error:#}", peer.title())),
+            (Ok(_), None) => {}
+            (Err(error), _) => report.failures.push(format!("after the burst, {}: {error:#}", peer.title())),
         }
     }
     report.singles.extend([peak, after]);
@@ -147,7 +185,7 @@ pub(crate) async fn burst(systems: &mut Systems, peers: &[Peer], rest: Duration,
 
 async fn burst_of(systems: &mut Systems, peer: Peer) -> anyhow::Result<(f64, f64)> {
     tokio::time::sleep(REST).await;
-    let start = mib(largest(systems, peer)?.resident);
+    let start = mib(settled_one(systems, peer).await?.resident);
     for process in systems.processes(peer) {
         reset_peak(process)?;
     }
