@@ -62,10 +62,8 @@ pub(crate) fn start(link: Rc<Link>) {
         let mut state = link.state.borrow_mut();
         Scratch::lend(|scratch| {
             let carried = state.records.carry().len();
-            if let Some(front) = scratch.wire.get_mut(..carried) {
-                front.copy_from_slice(state.records.carry());
-                take(&link, &mut state, scratch, carried);
-            }
+            scratch.wire.split(carried).0.copy_from_slice(state.records.carry());
+            take(&link, &mut state, scratch, carried);
         });
         link.flush(&mut state);
     }
@@ -80,7 +78,7 @@ pub(crate) fn start(link: Rc<Link>) {
 /// Opens the records at the front of the thread's receive buffer and does what follows.
 fn take(link: &Link, state: &mut State, scratch: &mut Scratch, length: usize) {
     let Scratch { wire, plain, sealed, .. } = scratch;
-    let wire = wire.get_mut(..length).unwrap_or_default();
+    let wire = wire.received(length);
     sealed.clear();
     let at = now();
     let mut actions = Vec::new();
@@ -258,7 +256,7 @@ impl Driver {
         Scratch::lend(|scratch| {
             let mut state = link.state.borrow_mut();
             let carried = state.records.carry().len();
-            let Some((front, space)) = scratch.wire.split_at_mut_checked(carried) else { return };
+            let (front, space) = scratch.wire.split(carried);
             let read = match link.with_socket(|socket| socket.read(space)) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => return state.lose_now(ConnectionEnd::Io(error.to_string(), error.kind())),
@@ -272,7 +270,8 @@ impl Driver {
 
     /// Reads and drops what a peer sends that has been told goodbye.
     fn discard(&mut self) {
-        let read = Scratch::lend(|scratch| self.link.with_socket(|socket| socket.read(&mut scratch.wire)));
+        let read =
+            Scratch::lend(|scratch| self.link.with_socket(|socket| socket.read(scratch.wire.split(0).1)));
         match read {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Ok(n) if n > 0 => {}

@@ -78,7 +78,7 @@ impl<'a> Early<'a> {
             }
             let Some(wanted) = self.wanted(tunnel, cx) else { return Ok(()) };
             let read: io::Result<usize> = Scratch::lend(|scratch| {
-                let buffer = scratch.slots.get_mut(..wanted).unwrap_or_default();
+                let buffer = scratch.slots.octets(wanted);
                 let n = read_if_ready(self.app, buffer)?;
                 let said = buffer.get(..n).unwrap_or_default();
                 tunnel.send_early(said);

@@ -106,7 +106,7 @@ async fn read_more(socket: &Socket, to: &mut Vec<u8>) -> io::Result<usize> {
     loop {
         poll_fn(|cx| socket.poll_readable(cx)).await?;
         let read = Scratch::lend(|scratch| {
-            let chunk = scratch.wire.get_mut(..CHUNK).unwrap_or_default();
+            let chunk = scratch.wire.split(0).1.get_mut(..CHUNK).unwrap_or_default();
             let n = socket.read(chunk)?;
             to.extend_from_slice(chunk.get(..n).unwrap_or_default());
             Ok(n)

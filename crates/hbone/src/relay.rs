@@ -312,8 +312,11 @@ impl Relay {
             }
             let slots = batch.as_ref().map_or(SLOTS, Batch::free_slots).min(usize::from(self.slots));
             let wanted = room.min(slots * DATA_PAYLOAD);
-            let slots = batch.as_mut().map_or(scratch.slots.as_mut_slice(), Batch::space);
-            let outcome = read_into_slots(&self.app, slots, wanted);
+            let space = match &mut batch {
+                Some(batch) => batch.space(),
+                None => scratch.slots.octets(slots * SLOT),
+            };
+            let outcome = read_into_slots(&self.app, space, wanted);
             let read = match outcome {
                 Ok(read) if read > 0 => read,
                 outcome => {
@@ -326,11 +329,11 @@ impl Relay {
                 let head = state.core.data(cell.id, read, false);
                 let out = state.core.output();
                 out.extend_from_slice(&head);
-                out.extend_from_slice(slots.get(PAYLOAD..PAYLOAD + read).unwrap_or_default());
+                out.extend_from_slice(space.get(PAYLOAD..PAYLOAD + read).unwrap_or_default());
                 state.keep(batch);
                 state.kick();
             } else {
-                for (slot, payload) in slots.chunks_mut(SLOT).zip(payload_lengths(read)) {
+                for (slot, payload) in space.chunks_mut(SLOT).zip(payload_lengths(read)) {
                     let head = state.core.data(cell.id, payload, false);
                     if let Some(space) = slot.get_mut(FRAME..PAYLOAD) {
                         space.copy_from_slice(&head);
@@ -339,7 +342,10 @@ impl Relay {
                 let frames = payload_lengths(read).map(|payload| frame::HEADER + payload);
                 match batch {
                     Some(batch) => link.send_batch(&mut state, batch, frames, &mut scratch.sealed),
-                    None => link.send_slots(&mut state, &mut scratch.slots, frames, &mut scratch.sealed),
+                    None => {
+                        let made = scratch.slots.octets(slots * SLOT);
+                        link.send_slots(&mut state, made, frames, &mut scratch.sealed)
+                    }
                 }
             }
             self.slots = if read <= SMALL {

@@ -10,20 +10,59 @@ pub(crate) const SLOTS: usize = 16;
 /// Octets of one slot: a TLS record that a DATA frame fills.
 pub(crate) const SLOT: usize = RECORD;
 
-/// Octets asked of a tunnel's socket at a time, and room for the record that was incomplete before.
+/// Octets asked of a busy tunnel's socket at a time, and room for the record that was incomplete before.
 const RECEIVE: usize = SLOTS * SLOT + SLOT + 512;
+
+/// Octets asked of a tunnel's socket as long as none has ever had so many: what a sign of life needs is little.
+const FIRST_RECEIVE: usize = 2 * SLOT;
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Scratch {
     /// Records as received.
-    pub(crate) wire: Vec<u8>,
+    pub(crate) wire: Wire,
     /// Their content.
     pub(crate) plain: Vec<u8>,
     /// Records to be sealed in place, one per slot.
-    pub(crate) slots: Vec<u8>,
+    pub(crate) slots: Slots,
     /// Records to be sent.
     pub(crate) sealed: Vec<u8>,
+}
+
+/// The buffer that a tunnel's socket is read into. It grows once it has been filled.
+#[derive(Debug)]
+pub(crate) struct Wire(Vec<u8>);
+
+impl Wire {
+    /// Where what was read before belongs, and behind it where to read to.
+    pub(crate) fn split(&mut self, carried: usize) -> (&mut [u8], &mut [u8]) {
+        if self.0.len() <= carried {
+            self.0.resize(carried + RECEIVE, 0);
+        }
+        self.0.split_at_mut(carried)
+    }
+
+    /// The front: so many octets have been received. If that was all there was room for, there is more room next time.
+    pub(crate) fn received(&mut self, octets: usize) -> &mut [u8] {
+        if octets >= self.0.len() && octets < RECEIVE {
+            self.0.resize(RECEIVE, 0);
+        }
+        self.0.get_mut(..octets).unwrap_or_default()
+    }
+}
+
+/// Slots for records; as many as have been asked for.
+#[derive(Debug)]
+pub(crate) struct Slots(Vec<u8>);
+
+impl Slots {
+    /// So many octets, whole slots or a part.
+    pub(crate) fn octets(&mut self, octets: usize) -> &mut [u8] {
+        if self.0.len() < octets {
+            self.0.resize(octets, 0);
+        }
+        self.0.get_mut(..octets).unwrap_or_default()
+    }
 }
 
 thread_local! {
@@ -124,9 +163,9 @@ impl Scratch {
     pub(crate) fn lend<R>(work: impl FnOnce(&mut Self) -> R) -> R {
         let mut scratch = SCRATCH.take().unwrap_or_else(|| {
             Box::new(Self {
-                wire: vec![0; RECEIVE],
+                wire: Wire(vec![0; FIRST_RECEIVE]),
                 plain: Vec::with_capacity(RECEIVE),
-                slots: vec![0; SLOTS * SLOT],
+                slots: Slots(Vec::new()),
                 sealed: Vec::with_capacity(SLOTS * (SLOT + 64) + 64),
             })
         });
@@ -145,6 +184,20 @@ pub fn let_buffers_go() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_receive_buffer_grows_once_it_has_been_filled() {
+        let mut wire = Wire(vec![0; FIRST_RECEIVE]);
+        let (front, space) = wire.split(100);
+        assert_eq!((front.len(), space.len()), (100, FIRST_RECEIVE - 100));
+        assert_eq!(wire.received(FIRST_RECEIVE - 1).len(), FIRST_RECEIVE - 1);
+        assert_eq!(wire.split(0).1.len(), FIRST_RECEIVE);
+        assert_eq!(wire.received(FIRST_RECEIVE).len(), FIRST_RECEIVE);
+        assert_eq!(wire.split(0).1.len(), RECEIVE);
+        assert_eq!(wire.received(RECEIVE).len(), RECEIVE);
+        assert_eq!(wire.split(0).1.len(), RECEIVE, "and no further");
+        assert!(wire.split(2 * RECEIVE).1.len() >= SLOT, "whatever was received during the handshake");
+    }
 
     #[test]
     fn buffers_of_batches_go_too() {
