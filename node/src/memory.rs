@@ -29,7 +29,7 @@ const LIGHT: u32 = 50;
 /// Who uses less than the part is at rest, and may lose its pages if it has not lost them for the time: what is needed now
 /// and then, to look at a file or to give a sign of life, is not missed. Signs of life of a hundred tunnels, or traffic that
 /// is so light that it passes for rest, bring them back, and may have them for longer.
-const AT_REST: [(u32, Duration); 2] = [(2000, Duration::from_secs(5)), (500, Duration::from_secs(60))];
+const AT_REST: [(u32, Duration); 2] = [(2000, Duration::from_secs(3)), (500, Duration::from_secs(60))];
 
 /// Hands idle memory back, for ever.
 pub(crate) async fn give_back(threads: Weak<Threads>) {
@@ -38,36 +38,37 @@ pub(crate) async fn give_back(threads: Weak<Threads>) {
     loop {
         let since = (Instant::now(), memory::cpu_time());
         tokio::time::sleep(rest.pause()).await;
-        // Without this look itself: with thousands of connections it alone would pass for being in use.
+        // Without this look itself.
         let (used, elapsed) = (memory::cpu_time().saturating_sub(since.1), since.0.elapsed());
-        // Without /proc there is nothing to decide by.
-        let Ok(usage) = Usage::now() else { return };
+        // Without /proc there is nothing to decide by; it may be there the next time.
+        let Ok(usage) = Usage::now() else { continue };
         let rests = rest.is_due(used, elapsed, usage.of_files());
         if rests && let Some(threads) = threads.upgrade() {
             // What was used of the program, and the threads' buffers, are not wanted soon; if they are, they come back.
             threads.each(|_| |_: &Rc<Thread>| hbone::let_buffers_go()).await;
         }
         let mut has_slack = false;
+        // With thousands of connections this look takes a millisecond.
         if heap_looked_at.elapsed() >= INTERVAL {
             heap_looked_at = Instant::now();
-            if let Some(threads) = threads.upgrade() {
-                threads.each(|_| |thread: &Rc<Thread>| thread.dialers.let_idle_sockets_go()).await;
-            }
-            has_slack = idle.is_due(usage);
+            has_slack = idle.is_due(usage, memory::allocated());
         }
         if has_slack || rests {
             // Either may take milliseconds, which others have better use for.
             let given = tokio::task::spawn_blocking(move || {
                 memory::release();
+                let allocated = has_slack.then(memory::allocated);
                 let unloaded = rests.then(memory::unload);
-                Usage::now().map(|after| (after, unloaded))
+                Usage::now().map(|after| (after, allocated, unloaded))
             });
-            let Ok(Ok((after, unloaded))) = given.await else { return };
-            idle.released(after);
+            let Ok(Ok((after, allocated, unloaded))) = given.await else { continue };
+            if let Some(allocated) = allocated {
+                idle.released(after, allocated);
+            }
             if rests {
                 rest.unloaded(after.of_files());
             }
-            tracing::debug!(before = ?usage, ?after, ?unloaded, "idle memory was handed back");
+            tracing::debug!(before = ?usage, ?after, ?allocated, ?unloaded, "idle memory was handed back");
         }
     }
 }
@@ -122,15 +123,15 @@ struct Idle {
 impl Idle {
     /// There is much of it, and there was at the last look: nobody has used it in between. What comes and goes with
     /// traffic is left alone.
-    fn is_due(&mut self, usage: Usage) -> bool {
-        let slack = usage.slack();
+    fn is_due(&mut self, usage: Usage, allocated: u64) -> bool {
+        let slack = usage.slack(allocated);
         let lasting = slack.min(std::mem::replace(&mut self.before, slack));
-        usage.allocated > 0 && lasting > self.kept + WORTH_IT.max(usage.allocated / 10)
+        allocated > 0 && lasting > self.kept + WORTH_IT.max(allocated / 10)
     }
 
-    fn released(&mut self, after: Usage) {
+    fn released(&mut self, after: Usage, allocated: u64) {
         self.before = 0;
-        self.kept = after.slack();
+        self.kept = after.slack(allocated);
     }
 }
 
@@ -140,24 +141,28 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    fn holding(private: u64, allocated: u64) -> Usage {
-        Usage { resident: (private + 10) * MIB, private: private * MIB, allocated: allocated * MIB }
+    fn is_due(idle: &mut Idle, private: u64, allocated: u64) -> bool {
+        idle.is_due(usage(private), allocated * MIB)
+    }
+
+    fn usage(private: u64) -> Usage {
+        Usage { resident: (private + 10) * MIB, private: private * MIB }
     }
 
     #[test]
     fn idle_memory_is_due_at_the_second_look() {
         let mut idle = Idle::default();
-        assert!(!idle.is_due(holding(12, 10)));
-        assert!(!idle.is_due(holding(100, 98)), "in use");
-        assert!(!idle.is_due(holding(100, 10)), "it may be wanted again at once");
-        assert!(idle.is_due(holding(100, 10)));
-        idle.released(holding(13, 10));
-        assert!(!idle.is_due(holding(13, 10)));
-        assert!(!idle.is_due(holding(13, 10)));
-        assert!(!idle.is_due(holding(40, 10)), "another burst");
-        assert!(!idle.is_due(holding(40, 35)));
-        assert!(!idle.is_due(holding(40, 10)));
-        assert!(idle.is_due(holding(40, 10)));
+        assert!(!is_due(&mut idle, 12, 10));
+        assert!(!is_due(&mut idle, 100, 98), "in use");
+        assert!(!is_due(&mut idle, 100, 10), "it may be wanted again at once");
+        assert!(is_due(&mut idle, 100, 10));
+        idle.released(usage(13), 10 * MIB);
+        assert!(!is_due(&mut idle, 13, 10));
+        assert!(!is_due(&mut idle, 13, 10));
+        assert!(!is_due(&mut idle, 40, 10), "another burst");
+        assert!(!is_due(&mut idle, 40, 35));
+        assert!(!is_due(&mut idle, 40, 10));
+        assert!(is_due(&mut idle, 40, 10));
     }
 
     #[test]
@@ -171,7 +176,7 @@ mod tests {
         assert_eq!(rest.pause(), QUIET_INTERVAL);
         assert!(rest.is_due(next_to_nothing, look, 14 * MIB));
         rest.unloaded(4 * MIB);
-        for _ in 0..4 {
+        for _ in 0..2 {
             assert!(!rest.is_due(next_to_nothing, look, 14 * MIB), "not again and again");
         }
         assert!(rest.is_due(Duration::ZERO, look, 14 * MIB), "what was used since is not wanted either");
@@ -209,11 +214,11 @@ mod tests {
     #[test]
     fn what_stays_is_not_tried_again() {
         let mut idle = Idle::default();
-        idle.is_due(holding(60, 40));
-        assert!(idle.is_due(holding(60, 40)));
-        idle.released(holding(58, 40));
+        is_due(&mut idle, 60, 40);
+        assert!(is_due(&mut idle, 60, 40));
+        idle.released(usage(58), 40 * MIB);
         for _ in 0..10 {
-            assert!(!idle.is_due(holding(59, 40)));
+            assert!(!is_due(&mut idle, 59, 40));
         }
     }
 }

@@ -203,6 +203,8 @@ async fn run(
     let tasks = TaskGroup::new("traffic thread");
     let log = Rc::clone(&thread);
     tasks.spawn_local("access log", async move { log.log.hand_over(log.settings.log_pause).await });
+    let dialers = Rc::clone(&thread);
+    tasks.spawn_local("idle sockets", async move { dialers.dialers.close_idle_sockets().await });
     let peers = Rc::clone(&thread);
     tasks.spawn_local("revocations", async move { peers.peers.follow().await });
     loop {

@@ -17,12 +17,10 @@ pub struct Usage {
     pub resident: u64,
     /// Resident and not backed by a file: heap, stacks, buffers.
     pub private: u64,
-    /// Allocated at the moment. Zero where the allocator cannot tell.
-    pub allocated: u64,
 }
 
 impl Usage {
-    /// What it holds now. Takes each heap's lock for a moment.
+    /// What it holds now.
     pub fn now() -> io::Result<Self> {
         let text = std::fs::read_to_string("/proc/self/statm")?;
         let mut pages = text.split_ascii_whitespace().skip(1).map(str::parse::<u64>);
@@ -30,11 +28,7 @@ impl Usage {
             return Err(io::ErrorKind::InvalidData.into());
         };
         let page = rustix::param::page_size() as u64;
-        Ok(Self {
-            resident: resident * page,
-            private: resident.saturating_sub(shared) * page,
-            allocated: allocated(),
-        })
+        Ok(Self { resident: resident * page, private: resident.saturating_sub(shared) * page })
     }
 
     /// Resident pages of files, the program's own first of all.
@@ -42,9 +36,9 @@ impl Usage {
         self.resident.saturating_sub(self.private)
     }
 
-    /// Held but not allocated.
-    pub fn slack(&self) -> u64 {
-        self.private.saturating_sub(self.allocated)
+    /// Held but not [`allocated`].
+    pub fn slack(&self, allocated: u64) -> u64 {
+        self.private.saturating_sub(allocated)
     }
 }
 
@@ -90,14 +84,17 @@ pub fn release() {
 #[cfg(not(target_env = "gnu"))]
 pub fn release() {}
 
+/// Octets allocated at the moment. Takes each heap's lock while it walks through what is free there. Zero where the
+/// allocator cannot tell.
 #[cfg(target_env = "gnu")]
-fn allocated() -> u64 {
+pub fn allocated() -> u64 {
     // SAFETY: no arguments; returns a plain structure by value, from any thread at any time (mallinfo2(3)).
     let info = unsafe { libc::mallinfo2() };
     (info.uordblks as u64) + (info.hblkhd as u64)
 }
 
+/// Zero: the allocator cannot tell.
 #[cfg(not(target_env = "gnu"))]
-fn allocated() -> u64 {
+pub fn allocated() -> u64 {
     0
 }

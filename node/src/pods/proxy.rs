@@ -296,6 +296,7 @@ impl PodProxy {
 
     /// Dials from the pod's namespace, within the limit, from a foreign address if given.
     pub(crate) async fn dial(&self, to: SocketAddr, source: Option<IpAddr>) -> io::Result<TcpStream> {
+        self.thread.dialers.note_use();
         within_limit(self.dialer.dial(to, of_family(source, to))).await
     }
 }

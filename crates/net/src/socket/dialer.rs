@@ -70,13 +70,16 @@ impl Dialer {
         first.map_err(io::Error::other)?
     }
 
-    /// Closes what is ready for a family that nobody has dialled since the last call.
-    pub fn let_idle_go(&self) {
-        for family in self.ready.borrow_mut().iter_mut() {
+    /// Closes what is ready for a family that nobody has dialled since the last call. `false` when there is nothing left
+    /// to be closed the next time.
+    pub fn let_idle_go(&self) -> bool {
+        let mut ready = self.ready.borrow_mut();
+        for family in ready.iter_mut() {
             if !std::mem::take(&mut family.used) {
                 *family = Ready::default();
             }
         }
+        ready.iter().any(|family| family.made > 0)
     }
 
     /// How many sockets are ready.
