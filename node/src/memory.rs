@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Weak;
 use std::time::Duration;
 
-use net::memory::{self, Usage};
+use net::memory::{self, Cached, Usage};
 use tokio::time::Instant;
 
 use crate::threads::{Thread, Threads};
@@ -21,7 +21,7 @@ const QUIET_INTERVAL: Duration = Duration::from_secs(1);
 const WORTH_IT: u64 = 3 << 20;
 
 /// Pages of the program's file that are not worth it, beyond those that stayed the last time.
-const WORTH_UNLOADING: u64 = 3 << 19;
+const WORTH_UNLOADING: u64 = 3 << 18;
 
 /// Who uses less of a processor than this part is not busy.
 const LIGHT: u32 = 50;
@@ -44,8 +44,7 @@ pub(crate) async fn give_back(threads: Weak<Threads>) {
         let Ok(usage) = Usage::now() else { continue };
         let rests = rest.is_due(used, elapsed, usage.of_files());
         if rests && let Some(threads) = threads.upgrade() {
-            // What was used of the program, and the threads' buffers, are not wanted soon; if they are, they come back.
-            threads.each(|_| |_: &Rc<Thread>| hbone::let_buffers_go()).await;
+            let_go(&threads).await;
         }
         let mut has_slack = false;
         // With thousands of connections this look takes a millisecond.
@@ -56,9 +55,10 @@ pub(crate) async fn give_back(threads: Weak<Threads>) {
         if has_slack || rests {
             // Either may take milliseconds, which others have better use for.
             let given = tokio::task::spawn_blocking(move || {
+                let unloaded = rests.then(memory::unload);
+                memory::release_end();
                 memory::release();
                 let allocated = has_slack.then(memory::allocated);
-                let unloaded = rests.then(memory::unload);
                 Usage::now().map(|after| (after, allocated, unloaded))
             });
             let Ok(Ok((after, allocated, unloaded))) = given.await else { continue };
@@ -71,6 +71,20 @@ pub(crate) async fn give_back(threads: Weak<Threads>) {
             tracing::debug!(before = ?usage, ?after, ?allocated, ?unloaded, "idle memory was handed back");
         }
     }
+}
+
+/// Has the traffic threads, and this one, let go what they keep for the next message: it is not wanted soon, and if it is,
+/// it comes back.
+async fn let_go(threads: &Threads) {
+    let buffers_and_blocks = |_: &Rc<Thread>| {
+        hbone::let_buffers_go();
+        Cached::take()
+    };
+    let mut cached = threads.each(|_| buffers_and_blocks).await;
+    cached.push(Cached::take());
+    // If it could not be done, the blocks were freed here.
+    let _ = tokio::task::spawn_blocking(|| Cached::free(cached)).await;
+    threads.each(|_| |_: &Rc<Thread>| memory::release_end()).await;
 }
 
 /// Whether the node has come to rest.
@@ -182,7 +196,7 @@ mod tests {
         assert!(rest.is_due(Duration::ZERO, look, 14 * MIB), "what was used since is not wanted either");
         rest.unloaded(4 * MIB);
         for _ in 0..10 {
-            assert!(!rest.is_due(Duration::ZERO, look, 5 * MIB), "nothing to gain");
+            assert!(!rest.is_due(Duration::ZERO, look, 4 * MIB + MIB / 2), "nothing to gain");
         }
         for _ in 0..10 {
             assert!(!rest.is_due(light, look, 14 * MIB));
@@ -202,7 +216,7 @@ mod tests {
     fn what_is_not_given_up_is_left_alone() {
         let mut rest = Rest::default();
         assert!(rest.is_due(Duration::ZERO, QUIET_INTERVAL, 14 * MIB));
-        rest.unloaded(13 * MIB);
+        rest.unloaded(13 * MIB + MIB / 2);
         for _ in 0..10 {
             assert!(!rest.is_due(Duration::ZERO, QUIET_INTERVAL, 14 * MIB));
         }

@@ -1,13 +1,15 @@
 //! The process's memory as the system sees it, and how what is free goes back to it.
 //!
 //! The allocator keeps what was freed in the middle of its heaps, thread by thread, for ever: after a burst a process
-//! would stay as large as it was. [`release`] hands whole free pages back wherever they lie, [`unload`] those of the
-//! program's file.
+//! would stay as large as it was. [`release`] hands whole free pages back wherever they lie, [`Cached`] has threads give
+//! up the small blocks that keep pages from being free, [`release_end`] a thread the end of its heap, [`unload`] hands back pages of the program's file.
+mod cache;
 mod program;
 
 use std::io;
 use std::time::Duration;
 
+pub use cache::{Cached, release_end};
 pub use program::unload;
 
 /// What the process holds, in octets.
