@@ -25,6 +25,7 @@ mod token;
 
 use kept::Kept;
 pub(crate) use kept::KeptError;
+use token::FileVersion;
 pub(crate) use token::{JoinToken, TokenError};
 
 /// How often the token file is looked at.
@@ -126,6 +127,8 @@ pub(crate) struct Joiner {
     identity: NodeIdentity,
     announce: watch::Sender<u64>,
     used: Option<Kept>,
+    /// The file in which the token lay that has been used.
+    seen: Option<FileVersion>,
 }
 
 impl Joiner {
@@ -133,7 +136,7 @@ impl Joiner {
     pub(crate) fn new(config: JoinConfig, clock: Clock) -> (Self, NodeIdentity) {
         let (announce, generation) = watch::channel(0);
         let identity = NodeIdentity { current: Arc::default(), generation };
-        let mut joiner = Self { config, clock, identity: identity.clone(), announce, used: None };
+        let mut joiner = Self { config, clock, identity: identity.clone(), announce, used: None, seen: None };
         match Kept::read(&joiner.config.token) {
             Ok(Some(kept)) => joiner.take_up(kept),
             Ok(None) => {}
@@ -182,23 +185,30 @@ impl Joiner {
 
     /// Does what is due: redeems a token not used before, or renews at half-life.
     async fn step(&mut self) -> Result<(), JoinError> {
-        let token = match JoinToken::read(&self.config.token).await {
-            // The file may go once it has served.
-            Err(error) if self.used.is_none() => return Err(error.into()),
-            Err(_) => None,
-            Ok(token) => Some(token),
-        };
-        let fresh =
-            token.filter(|token| self.used.as_ref().is_none_or(|used| used.token != token.fingerprint()));
-        if let Some(token) = fresh {
-            return self.join(&token).await;
-        }
         let now = self.clock.wall();
+        let file = FileVersion::of(&self.config.token).await;
+        if file.is_none() || file != self.seen {
+            if let Some(token) = self.fresh_token().await? {
+                return self.join(&token).await;
+            }
+            self.seen = file.filter(|file| file.is_settled(now));
+        }
         match self.identity.current.load_full() {
             None => Err(JoinError::Expired),
             Some(current) if current.is_expired(now) => Err(JoinError::Expired),
             Some(current) if current.refresh_at(now) <= now => self.renew(current.identity()).await,
             Some(_) => Ok(()),
+        }
+    }
+
+    /// The file's token, unless it has been used.
+    async fn fresh_token(&self) -> Result<Option<JoinToken>, JoinError> {
+        match (JoinToken::read(&self.config.token).await, &self.used) {
+            (Ok(token), Some(used)) => Ok((token.fingerprint() != used.token).then_some(token)),
+            (Ok(token), None) => Ok(Some(token)),
+            // The file may go once it has served.
+            (Err(_), Some(_)) => Ok(None),
+            (Err(error), None) => Err(error.into()),
         }
     }
 

@@ -114,6 +114,28 @@ async fn the_certificate_renews_itself_at_half_life_by_presenting_itself() {
 }
 
 #[tokio::test]
+async fn a_file_that_has_been_seen_is_read_again_when_it_is_another() {
+    let world = World::new().await;
+    world.put(&token(world.server.ca(), "1"));
+    let (mut joiner, identity) = world.joiner();
+    step(&mut joiner).await.unwrap();
+    step(&mut joiner).await.unwrap();
+    assert_eq!(joiner.seen, None, "too young to be told from the next");
+    world.hands.advance(Duration::from_secs(60));
+    step(&mut joiner).await.unwrap();
+    assert!(joiner.seen.is_some());
+    std::fs::remove_file(world.path()).unwrap();
+    step(&mut joiner).await.unwrap();
+    world.put(&token(world.server.ca(), "2"));
+    step(&mut joiner).await.unwrap();
+    assert_eq!(identity.generation(), 2);
+    step(&mut joiner).await.unwrap();
+    world.put(&token(world.server.ca(), "3"));
+    step(&mut joiner).await.unwrap();
+    assert_eq!(identity.generation(), 3, "written in place");
+}
+
+#[tokio::test]
 async fn nothing_is_said_to_a_server_under_another_root() {
     let world = World::new().await;
     world.put(&token(&FakeCa::new(), "1"));

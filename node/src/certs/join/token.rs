@@ -1,7 +1,9 @@
 //! A join token as the node reads it: for the hash of the root and the name of the node. Whether it is
 //! genuine only the control plane can say.
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
@@ -30,6 +32,32 @@ impl TokenError {
             Self::Unreadable { .. } => "join-token-unreadable",
             Self::Malformed { .. } | Self::Account(_) => "join-token-malformed",
         }
+    }
+}
+
+/// A file whose change of status lies back so little may be written again without looking different.
+const SETTLED: Duration = Duration::from_secs(2);
+
+/// Tells a file from what it is after somebody has written to it or put another in its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FileVersion {
+    inode: u64,
+    changed: (i64, i64),
+    length: u64,
+}
+
+impl FileVersion {
+    /// Of the file as it is now; nothing if it cannot be told.
+    pub(super) async fn of(path: &Path) -> Option<Self> {
+        let file = tokio::fs::metadata(path).await.ok()?;
+        Some(Self { inode: file.ino(), changed: (file.ctime(), file.ctime_nsec()), length: file.len() })
+    }
+
+    /// Whoever changes it from `now` on makes another version of it.
+    pub(super) fn is_settled(&self, now: SystemTime) -> bool {
+        let changed =
+            UNIX_EPOCH.checked_add(Duration::from_secs(self.changed.0.try_into().unwrap_or_default()));
+        changed.and_then(|changed| now.duration_since(changed).ok()).is_some_and(|age| age > SETTLED)
     }
 }
 
