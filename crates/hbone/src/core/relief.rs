@@ -31,6 +31,8 @@ impl Wait {
     pub(super) fn note_taken(&mut self, octets: u32, held: u64, now: Instant) {
         match self.left.checked_sub(octets).filter(|left| *left > 0) {
             Some(left) => self.left = left,
+            // Nobody waits: what comes next says since when.
+            None if held == 0 => self.left = 0,
             None => *self = Self { since: now.into(), left: u32::try_from(held).unwrap_or(u32::MAX) },
         }
     }
