@@ -23,6 +23,9 @@ const WORTH_IT: u64 = 3 << 20;
 /// Pages of the program's file that are not worth it, beyond those that stayed the last time.
 const WORTH_UNLOADING: u64 = 3 << 18;
 
+/// Pages of the program's file that the unloading itself, and looks at the memory, bring back at most.
+const AT_ONCE: u64 = 1 << 20;
+
 /// Who uses less of a processor than this part is not busy.
 const LIGHT: u32 = 50;
 
@@ -95,11 +98,13 @@ struct Rest {
     since: Duration,
     /// Octets of files that stayed, or came back at once; nothing once the node has been in use again.
     kept: u64,
+    /// What comes back at once has not been seen yet.
+    is_new: bool,
 }
 
 impl Default for Rest {
     fn default() -> Self {
-        Self { is_busy: false, since: Duration::MAX, kept: 0 }
+        Self { is_busy: false, since: Duration::MAX, kept: 0, is_new: false }
     }
 }
 
@@ -113,15 +118,18 @@ impl Rest {
         self.since = self.since.saturating_add(elapsed);
         self.is_busy = used >= elapsed / LIGHT;
         let Some((_, least)) = AT_REST.into_iter().find(|(part, _)| used < elapsed / *part) else {
-            self.kept = 0;
+            (self.kept, self.is_new) = (0, false);
             return false;
         };
+        if std::mem::take(&mut self.is_new) {
+            self.kept = of_files.clamp(self.kept, self.kept.saturating_add(AT_ONCE));
+        }
         self.since >= least && of_files > self.kept.saturating_add(WORTH_UNLOADING)
     }
 
     fn unloaded(&mut self, of_files: u64) {
         self.since = Duration::ZERO;
-        self.kept = of_files;
+        (self.kept, self.is_new) = (of_files, true);
     }
 }
 
@@ -209,6 +217,23 @@ mod tests {
             assert!(!rest.is_due(signs_of_life, look, 14 * MIB));
         }
         assert!(rest.is_due(signs_of_life, look, 14 * MIB), "once a minute");
+    }
+
+    /// What the unloading brings back is no reason for the next.
+    #[test]
+    fn what_comes_back_at_once_is_left_alone() {
+        let mut rest = Rest::default();
+        assert!(rest.is_due(Duration::ZERO, QUIET_INTERVAL, 14 * MIB));
+        rest.unloaded(3 * MIB);
+        for _ in 0..10 {
+            assert!(!rest.is_due(Duration::ZERO, QUIET_INTERVAL, 3 * MIB + 9 * MIB / 10));
+        }
+        assert!(rest.is_due(Duration::ZERO, QUIET_INTERVAL, 5 * MIB));
+        rest.unloaded(3 * MIB);
+        for _ in 0..2 {
+            assert!(!rest.is_due(Duration::ZERO, QUIET_INTERVAL, 8 * MIB), "a sign of life, but not so soon");
+        }
+        assert!(rest.is_due(Duration::ZERO, QUIET_INTERVAL, 8 * MIB));
     }
 
     /// Where unloading brings nothing it is not tried for ever.
