@@ -335,9 +335,9 @@ impl State {
     }
 
     /// All that a stream which we have ended had to say is with the socket. Where it is not, whoever waits for payload of
-    /// the stream is woken when it is.
+    /// the stream is woken when it is, or when the connection ends.
     pub(crate) fn has_sent(&mut self, stream: u32) -> bool {
-        !self.unsent.awaits(stream)
+        self.core.sent_all(stream) && !self.unsent.awaits(stream)
     }
 
     /// The socket may have taken something.

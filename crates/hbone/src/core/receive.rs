@@ -137,13 +137,13 @@ impl Core {
             *left = less;
         }
         state.recv_window -= i64::from(octets + padding);
-        if state.unconsumed == 0 {
+        if state.unread() == 0 {
             state.wait = Wait::new(self.last_heard);
         }
         state.unconsumed += u64::from(octets + padding);
         self.buffered += u64::from(octets + padding);
         if padding > 0 {
-            self.consumed(stream, usize::try_from(padding).unwrap_or(0), self.last_heard);
+            self.skip_padding(stream, padding, self.last_heard);
         }
         if !bytes.is_empty() {
             actions.push(Action::Data { stream, bytes });

@@ -88,13 +88,24 @@ impl Pace {
 impl Core {
     /// The owner has consumed payload: the stream's window is filled up again.
     pub(crate) fn consumed(&mut self, stream: u32, octets: usize, now: Instant) {
+        self.take(stream, octets, true, now);
+    }
+
+    /// Padding is nobody's: it is given back at once, and does not tell that somebody reads.
+    pub(super) fn skip_padding(&mut self, stream: u32, octets: u32, now: Instant) {
+        self.take(stream, usize::try_from(octets).unwrap_or(0), false, now);
+    }
+
+    fn take(&mut self, stream: u32, octets: usize, is_read: bool, now: Instant) {
         let Some(state) = self.streams.get_mut(&stream) else { return };
         let octets = u32::try_from(octets)
             .unwrap_or(u32::MAX)
             .min(u32::try_from(state.unconsumed).unwrap_or(u32::MAX));
         state.unconsumed -= u64::from(octets);
         self.buffered -= u64::from(octets);
-        state.wait.note_taken(octets, state.unconsumed, now);
+        if is_read {
+            state.wait.note_taken(octets, state.unconsumed, now);
+        }
         if state.recv_open {
             self.measure(octets, now);
             self.fit_window(stream, octets, now);

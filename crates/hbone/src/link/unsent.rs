@@ -3,6 +3,10 @@
 /// Of a stream whose last octets are not sealed, or not offered to the socket.
 const NOT_OFFERED: u64 = u64::MAX;
 
+/// Who waits for the end of a stream holds an application's socket, but the stream no longer counts as one of the tunnel's:
+/// so many wait at a time, and nobody knows of the others whether their end has left.
+const MOST_AWAITED: usize = 256;
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Unsent {
@@ -62,13 +66,17 @@ impl Unsent {
         self.ends.iter().any(|end| end.stream == stream)
     }
 
-    /// The same for somebody who waits for it.
+    /// The same for somebody who waits for it, unless [`MOST_AWAITED`] are waited for already.
     pub(super) fn awaits(&mut self, stream: u32) -> bool {
-        let end = self.ends.iter_mut().find(|end| end.stream == stream);
-        end.is_some_and(|end| {
-            end.is_awaited = true;
-            true
-        })
+        let mut awaited = 0;
+        for end in &mut self.ends {
+            if end.stream == stream {
+                end.is_awaited |= awaited < MOST_AWAITED;
+                return end.is_awaited;
+            }
+            awaited += usize::from(end.is_awaited);
+        }
+        false
     }
 
     /// Gives back what a burst has made large.
@@ -101,6 +109,16 @@ mod tests {
         assert_eq!(sent(&mut unsent, 50), [(1, false), (3, true)]);
         assert!(!unsent.awaits(3) && unsent.has(5));
         assert_eq!(sent(&mut unsent, 0), [(5, false)]);
+    }
+
+    /// A peer that reads nothing and has streams end one after the other.
+    #[test]
+    fn a_bounded_number_is_waited_for() {
+        let mut unsent = Unsent::default();
+        let streams: Vec<u32> = (0..1000).map(|n| 2 * n + 1).collect();
+        streams.iter().for_each(|stream| unsent.add(*stream));
+        let mut awaited = || streams.iter().filter(|stream| unsent.awaits(**stream)).count();
+        assert_eq!((awaited(), awaited()), (MOST_AWAITED, MOST_AWAITED));
     }
 
     #[test]

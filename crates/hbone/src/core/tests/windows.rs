@@ -316,6 +316,24 @@ fn streams_are_given_up_for_what_has_waited_and_not_for_what_has_just_come() {
     assert_eq!(script.core.held(), 32_000, "and enough is free or not, the stream that is read goes on");
 }
 
+/// Padding is nobody's to read: however much of it comes, the octets before it wait.
+#[test]
+fn padding_does_not_pass_for_reading() {
+    let mut script = Script::ready();
+    script.tunnel(1);
+    script.send(&data(1, &[0; 16_000], false));
+    script.core.press(Some((16_000, script.now)));
+    script.send(&raw(kind::SETTINGS, flag::ACK, 0, &[]));
+    let mut padding = [0; 201];
+    padding[0] = 200;
+    for second in 1..=10 {
+        script.send(&raw(kind::DATA, flag::PADDED, 1, &padding));
+        script.core.press(Some((16_000, script.now)));
+        let did = broken(script.wait(Duration::from_secs(1)));
+        assert_eq!(did, if second < 10 { "" } else { "broken 1 Unread" });
+    }
+}
+
 /// At once, those go first that have left most for longest.
 #[test]
 fn without_time_to_wait_streams_go_by_what_they_hold_and_for_how_long() {
