@@ -188,10 +188,13 @@ impl Joiner {
         let now = self.clock.wall();
         let file = FileVersion::of(&self.config.token).await;
         if file.is_none() || file != self.seen {
-            if let Some(token) = self.fresh_token().await? {
-                return self.join(&token).await;
+            match JoinToken::read(&self.config.token).await {
+                Ok(token) if self.is_fresh(&token) => return self.join(&token).await,
+                Ok(_) => self.seen = file.filter(|file| file.is_settled(now)),
+                // The file may go once it has served.
+                Err(_) if self.used.is_some() => {}
+                Err(error) => return Err(error.into()),
             }
-            self.seen = file.filter(|file| file.is_settled(now));
         }
         match self.identity.current.load_full() {
             None => Err(JoinError::Expired),
@@ -201,15 +204,8 @@ impl Joiner {
         }
     }
 
-    /// The file's token, unless it has been used.
-    async fn fresh_token(&self) -> Result<Option<JoinToken>, JoinError> {
-        match (JoinToken::read(&self.config.token).await, &self.used) {
-            (Ok(token), Some(used)) => Ok((token.fingerprint() != used.token).then_some(token)),
-            (Ok(token), None) => Ok(Some(token)),
-            // The file may go once it has served.
-            (Err(_), Some(_)) => Ok(None),
-            (Err(error), None) => Err(error.into()),
-        }
+    fn is_fresh(&self, token: &JoinToken) -> bool {
+        self.used.as_ref().is_none_or(|used| used.token != token.fingerprint())
     }
 
     async fn join(&mut self, token: &JoinToken) -> Result<(), JoinError> {

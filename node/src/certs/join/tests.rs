@@ -124,6 +124,11 @@ async fn a_file_that_has_been_seen_is_read_again_when_it_is_another() {
     world.hands.advance(Duration::from_secs(60));
     step(&mut joiner).await.unwrap();
     assert!(joiner.seen.is_some());
+    world.put("no token");
+    world.hands.advance(Duration::from_secs(60));
+    let seen = joiner.seen;
+    step(&mut joiner).await.unwrap();
+    assert_eq!(joiner.seen, seen, "what cannot be read is tried again");
     std::fs::remove_file(world.path()).unwrap();
     step(&mut joiner).await.unwrap();
     world.put(&token(world.server.ca(), "2"));
