@@ -1,5 +1,10 @@
 //! Certificates, sockets and a thread's runtime for the tests of this crate.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails says so")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a test that fails says so"
+)]
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 pub(crate) mod process;
@@ -9,6 +14,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use culvert_hbone::{ConnectRequest, RelayEnd};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType,
 };
@@ -179,4 +185,35 @@ pub(crate) async fn eventually(what: &str, condition: impl Fn() -> bool) {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     panic!("never: {what}");
+}
+
+/// What a client asks for.
+pub(crate) fn request() -> ConnectRequest {
+    ConnectRequest {
+        authority: "10.0.0.1:80".into(),
+        headers: vec![
+            ("baggage".into(), "service.name=client".into()),
+            ("forwarded".into(), "for=\"1.2.3.4:5\"".into()),
+        ],
+    }
+}
+
+/// Shows in the output of a failed test how its relays ended.
+pub(crate) async fn told(name: &str, relay: impl Future<Output = RelayEnd>) -> RelayEnd {
+    let end = relay.await;
+    println!("{name}: {end:?}");
+    end
+}
+
+/// Octets that no two places have in common.
+pub(crate) fn noise(length: usize) -> Vec<u8> {
+    use rand::RngCore;
+    let mut bytes = vec![0; length];
+    rand::rng().fill_bytes(&mut bytes);
+    bytes
+}
+
+/// Ends it by a reset.
+pub(crate) fn reset(app: TcpStream) {
+    socket2::SockRef::from(&app).set_linger(Some(Duration::ZERO)).unwrap();
 }
