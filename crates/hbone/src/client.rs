@@ -140,7 +140,7 @@ impl ClientConnection {
         }
     }
 
-    /// Until when an answer is waited for that is asked for now.
+    /// How long a request that begins at this moment waits for its answer.
     pub(crate) fn patience(&self) -> Patience {
         let limit = self.handle.answer_timeout;
         Patience { until: now() + limit, limit }
