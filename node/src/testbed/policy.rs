@@ -120,14 +120,19 @@ fn policy_change_closes_open_connections() {
     });
 }
 
+/// The world in which the server's workload names the policy `SELECTED`.
+fn selecting() -> String {
+    WORLD.replace(
+        "services: {\"ns/server.ns.svc.cluster.local\": {80: 8080}}",
+        "services: {}, authorizationPolicies: [ns/selected]",
+    )
+}
+
 // W15: the policy was there all the time; only the workload changed, and names it now.
 #[test]
 fn workload_change_closes_open_connections() {
     sandboxed(|mut sandbox| {
-        let world = WORLD.replace(
-            "services: {\"ns/server.ns.svc.cluster.local\": {80: 8080}}",
-            "services: {}, authorizationPolicies: [ns/selected]",
-        );
+        let world = selecting();
         let after: &'static str = Box::leak(format!("{world}{SELECTED}").into_boxed_str());
         run(async { cuts(SELECTED, after)(&mut sandbox).await });
     });
@@ -139,10 +144,7 @@ fn a_connection_waits_for_a_policy_that_is_on_its_way() {
     sandboxed(|mut sandbox| {
         run(async {
             let ca = Arc::new(FakeCa::new());
-            let world = WORLD.replace(
-                "services: {\"ns/server.ns.svc.cluster.local\": {80: 8080}}",
-                "services: {}, authorizationPolicies: [ns/selected]",
-            );
+            let world = selecting();
             let b = Node::start("b", &world, &ca).await;
             let server = sandbox.host("server", &["10.1.0.2"]);
             let outside = sandbox.host("outside", &["10.1.0.3"]);
@@ -168,10 +170,7 @@ fn a_policy_that_came_and_went_is_waited_for_again() {
     sandboxed(|mut sandbox| {
         run(async {
             let ca = Arc::new(FakeCa::new());
-            let world = WORLD.replace(
-                "services: {\"ns/server.ns.svc.cluster.local\": {80: 8080}}",
-                "services: {}, authorizationPolicies: [ns/selected]",
-            );
+            let world = selecting();
             // Each thread knows by itself what it has given up.
             let b = Node::start_with("b", &world, &ca, &[("ZTUNNEL_WORKER_THREADS", "1")]).await;
             let server = sandbox.host("server", &["10.1.0.2"]);
@@ -184,14 +183,17 @@ fn a_policy_that_came_and_went_is_waited_for_again() {
             };
             assert!(is_let_through().await, "after a second");
             (b.change)(&format!("{world}{SELECTED}"));
-            while is_let_through().await {}
+            limited(async { while is_let_through().await {} }).await;
             (b.change)(&world);
-            let waited = loop {
-                let begin = tokio::time::Instant::now();
-                if is_let_through().await {
-                    break begin.elapsed();
+            let waited = limited(async {
+                loop {
+                    let begin = tokio::time::Instant::now();
+                    if is_let_through().await {
+                        break begin.elapsed();
+                    }
                 }
-            };
+            })
+            .await;
             assert!(waited >= Duration::from_secs(1), "{waited:?}");
         });
     });
