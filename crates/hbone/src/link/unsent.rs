@@ -4,7 +4,8 @@
 const NOT_OFFERED: u64 = u64::MAX;
 
 /// Who waits for the end of a stream holds an application's socket, but the stream no longer counts as one of the tunnel's:
-/// so many wait at a time, and nobody knows of the others whether their end has left.
+/// so many of those before another one wait at a time. Of the others nobody knows whether their end has left; they count as
+/// clean.
 const MOST_AWAITED: usize = 256;
 
 /// See the module.
